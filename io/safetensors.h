@@ -18,11 +18,10 @@
 
 typedef struct safetensors_entry {
     const char *name;
-    attn_tensor
-        tensor; /* a dense view, aligned to its elements; dtype -1 where the library has no such type (U16, F8_E4M3, ...) */
-    const char *dtype; /* "F32", ...: reading fills it in, writing takes it from the tensor */
-    size_t size;       /* bytes; the same */
-    size_t offset;     /* of the tensor's bytes in the file; the same */
+    attn_tensor tensor; /* a dense view, aligned to its elements; dtype -1: the library has no such type (U16, F8_E4M3) */
+    const char *dtype;  /* "F32", ...: reading fills it in, writing takes it from the tensor */
+    size_t size;        /* bytes; the same */
+    size_t offset;      /* of the tensor's bytes in the file; the same */
 } safetensors_entry;
 
 typedef struct safetensors_note {
