@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, AdamW.
+ *
+ * Same style and rules as attn.h: borrowed strided views, one args struct per operation, zero is the default, everything is
+ * validated before anything is written, results are the same bits for any number of threads. F32 and F64 run through vector
+ * kernels; BF16 and F16 answer through the reference.
+ *
+ *     attn_matmul_args linear = {                               // y = gelu(x W^T + bias)
+ *         .a = x,                                               // [m, k]
+ *         .b = attn_transposed(weight),                         // weight is [n, k], as models store it
+ *         .c = y, .bias = bias, .activation = ATTN_GELU,
+ *     };
+ *     attn_matmul(&linear, NULL);
+ */
+#ifndef ATTN_OPS_H
+#define ATTN_OPS_H
+
+#include <attn/attn.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Flags of the operations below: results are added to what an output holds, instead of replacing it. */
+enum { ATTN_ACCUMULATE = 8 };
+
+/* The same matrix with its two axes exchanged (rank 2; any other rank comes back with rank -1, which every operation refuses). */
+ATTN_API attn_tensor attn_transposed(attn_tensor t);
+
+/* ---- activations -------------------------------------------------------------------------------------- */
+
+/* ATTN_GELU is x * Phi(x) with the exact error function; ATTN_GELU_TANH its tanh approximation (Hendrycks and Gimpel 2016);
+ * ATTN_SILU is x * sigmoid(x). */
+enum { ATTN_IDENTITY = 0, ATTN_RELU, ATTN_GELU, ATTN_GELU_TANH, ATTN_SILU, ATTN_SIGMOID, ATTN_TANH };
+
+typedef struct attn_activation_args {
+    int32_t     activation; /* ATTN_RELU, ... */
+    uint32_t    flags;
+    attn_tensor x, y;       /* same shape, any rank; y may be x */
+    uint64_t    reserved[16];
+} attn_activation_args;
+
+typedef struct attn_activation_grads {
+    attn_tensor dy;         /* in */
+    attn_tensor dx;         /* out; may be dy. dx = dy * activation'(x), added with ATTN_ACCUMULATE in the args' flags */
+    uint64_t    reserved[16];
+} attn_activation_grads;
+
+ATTN_API attn_status attn_activation(const attn_activation_args *a, const attn_exec *exec);
+/* Reads x (not y). */
+ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, const attn_activation_grads *g, const attn_exec *exec);
+
+/* ---- matrix products ------------------------------------------------------------------------------------ */
+
+/* c = activation(a b + bias) + residual, or c += all that with ATTN_ACCUMULATE. The gradients of a product are two products:
+ * da = dc b^T and db = a^T dc; a bias's is attn_sum_rows. A linear layer whose weight is stored [out, in] passes
+ * attn_transposed(weight) as b. */
+typedef struct attn_matmul_args {
+    uint32_t    flags;
+    int32_t     activation; /* default ATTN_IDENTITY */
+    attn_tensor a;          /* [m, k], any strides */
+    attn_tensor b;          /* [k, n], any strides. With `packed`, only its shape and dtype are read */
+    attn_tensor c;          /* [m, n]; overlaps no input but `residual`, which it may be */
+    attn_tensor bias;       /* optional [n] */
+    attn_tensor residual;   /* optional [m, n], added after the activation */
+    attn_tensor before;     /* optional out [m, n]: a b + bias before the activation, for attn_activation_backward */
+    const void *packed;     /* optional: b as attn_matmul_pack left it, for weights used many times */
+    uint64_t    reserved[16];
+} attn_matmul_args;
+
+ATTN_API attn_status attn_matmul(const attn_matmul_args *a, const attn_exec *exec);
+ATTN_API size_t      attn_matmul_workspace(const attn_matmul_args *a, int32_t n_threads);
+/* Bytes that b [k, n] takes packed; 0 when this dtype is not packed (then `packed` must be NULL). */
+ATTN_API size_t attn_matmul_packed_size(const attn_tensor *b);
+/* Packs b for the instruction set in use. The buffer is valid in this process only, 64-byte aligned or not. */
+ATTN_API attn_status attn_matmul_pack(const attn_tensor *b, void *packed, size_t size);
+
+/* y [n] = sum over the rows of x [m, n] (a bias's gradient); added with ATTN_ACCUMULATE in `flags`. */
+ATTN_API attn_status attn_sum_rows(const attn_tensor *x, const attn_tensor *y, uint32_t flags, const attn_exec *exec);
+
+/* ---- norms: along the last axis --------------------------------------------------------------------------- */
+
+/* ATTN_LAYER_NORM (Ba et al. 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, biased variance.
+ * ATTN_RMS_NORM (Zhang and Sennrich 2019): y = x / sqrt(mean of squares + epsilon) * weight. */
+enum { ATTN_LAYER_NORM = 0, ATTN_RMS_NORM };
+
+typedef struct attn_norm_args {
+    int32_t     kind;       /* ATTN_LAYER_NORM, ATTN_RMS_NORM */
+    uint32_t    flags;
+    attn_tensor x, y;       /* [..., n]; y may be x in the forward */
+    attn_tensor weight;     /* optional [n], default ones */
+    attn_tensor bias;       /* optional [n], ATTN_LAYER_NORM only */
+    attn_tensor mean, rstd; /* optional out [...], F32 (F64 for F64): saved for the backward, which recomputes what it is not given */
+    double      epsilon;    /* default 1e-5 */
+    uint64_t    reserved[16];
+} attn_norm_args;
+
+typedef struct attn_norm_grads {
+    attn_tensor dy;             /* in [..., n] */
+    attn_tensor dx;             /* out, optional; may be dy. Added with ATTN_ACCUMULATE in the args' flags */
+    attn_tensor dweight, dbias; /* out, optional [n]; added likewise */
+    uint64_t    reserved[16];
+} attn_norm_grads;
+
+ATTN_API attn_status attn_norm(const attn_norm_args *a, const attn_exec *exec);
+/* Reads x, weight, and mean and rstd where given; not y. */
+ATTN_API attn_status attn_norm_backward(const attn_norm_args *a, const attn_norm_grads *g, const attn_exec *exec);
+
+/* ---- embedding --------------------------------------------------------------------------------------------- */
+
+typedef struct attn_embedding_args {
+    uint32_t    flags;
+    attn_tensor table;      /* [vocabulary, dim] */
+    attn_tensor ids;        /* I32 or I64 [n]; one outside [0, vocabulary) is an error naming its position */
+    attn_tensor y;          /* [n, dim] = table[ids]; added with ATTN_ACCUMULATE */
+    uint64_t    reserved[16];
+} attn_embedding_args;
+
+ATTN_API attn_status attn_embedding(const attn_embedding_args *a, const attn_exec *exec);
+/* dtable[ids[i]] += dy[i], always added, in the order of i: the same bits every time. Reads ids and the table's shape. */
+ATTN_API attn_status attn_embedding_backward(const attn_embedding_args *a, const attn_tensor *dy, const attn_tensor *dtable,
+                                             const attn_exec *exec);
+
+/* ---- elementwise ------------------------------------------------------------------------------------------- */
+
+/* y += alpha * x, same shape. */
+ATTN_API attn_status attn_add(const attn_tensor *x, double alpha, const attn_tensor *y, const attn_exec *exec);
+
+/* y = x * keep / (1 - p) with keep from Philox-4x32-10 (key = seed, counter = (index >> 2, stream), word index & 3, dropped iff
+ * word < round(p * 2^32)), index the element's row-major position. The same call on gradients is the backward. y may be x. */
+ATTN_API attn_status attn_dropout(const attn_tensor *x, double p, uint64_t seed, uint64_t stream, const attn_tensor *y,
+                                  const attn_exec *exec);
+
+/* The sum of squares of all elements, accumulated in double in a fixed order (for gradient clipping). */
+ATTN_API attn_status attn_sum_of_squares(const attn_tensor *x, double *result, const attn_exec *exec);
+
+/* ---- optimiser ---------------------------------------------------------------------------------------------- */
+
+/* One step of AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW computes it:
+ *   param *= 1 - lr * weight_decay;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+ *   param -= lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + epsilon)      with g = gradient * grad_scale */
+typedef struct attn_adamw_args {
+    attn_tensor param, m, v; /* F32 or F64, same shape, updated in place */
+    attn_tensor gradient;    /* same shape and dtype */
+    double      lr;          /* no default */
+    double      beta1;       /* default 0.9 */
+    double      beta2;       /* default 0.999 */
+    double      epsilon;     /* default 1e-8 */
+    double      weight_decay;
+    double      grad_scale;  /* default 1 */
+    int64_t     step;        /* 1 for the first */
+    uint64_t    reserved[16];
+} attn_adamw_args;
+
+ATTN_API attn_status attn_adamw(const attn_adamw_args *a, const attn_exec *exec);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
