@@ -18,6 +18,9 @@
 
 #include "error.h"
 
+/* Files of more bytes are refused: an endless pipe must not fill the memory. */
+#define TABLE_MAX_SIZE ((size_t)4 << 30)
+
 /* TABLE_GUESS looks at the name (.csv, .tsv, .jsonl, .ndjson), then at the first line. */
 enum { TABLE_GUESS = 0, TABLE_CSV, TABLE_TSV, TABLE_JSONL, TABLE_FASTTEXT };
 
@@ -52,7 +55,7 @@ typedef struct table {
     size_t n_several_labels; /* fastText lines with more than one label: the first one counts */
     size_t n_replaced;       /* U+FFFD put in place of bytes that are not UTF-8, and of NUL bytes */
 
-    void *memory[4]; /* what table_free frees */
+    void *memory[5]; /* what table_free frees */
 } table;
 
 /* Reads the file (`-`: standard input). *out needs no preparation and is empty after a failure. options may be NULL. */
