@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stranger does with the sources: builds them without flags, includes one header, installs, links."""
+import glob
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ["ATTN_BUILD"])
+CORE = [str(p) for folder in ("src", "src/kernels", "src/ref") for p in sorted((ROOT / folder).glob("*.c"))]
+
+PROGRAM = """
+#include <attn/attn.h>
+#include <stdio.h>
+int main(void) {
+    float x[3] = { 1, 2, 3 };
+    attn_softmax_args a = { .x = attn_dense(ATTN_F32, x, 1, (const int64_t[]){ 3 }) };
+    a.y = a.x;
+    if (attn_softmax(&a, NULL) != ATTN_OK) return 1;
+    printf("%.4f %.4f %.4f\\n", x[0], x[1], x[2]);
+    return 0;
+}
+"""
+
+
+def run(*command, **options):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))[:300]}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()) if hasattr(self, "enterContext")
+                                   else self._temporary())
+
+    def _temporary(self):
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        return folder
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text)
+        return self.folder / name
+
+
+class Headers(Folder):
+    def test_each_public_header_compiles_alone(self):
+        for header in sorted((ROOT / "include/attn").glob("*.h")):
+            source = self.write("alone.c", f"#include <attn/{header.name}>\n")
+            for compiler in ("gcc", "clang-14"):
+                for standard in ("c11", "c17", "c2x"):
+                    if shutil.which(compiler):
+                        with self.subTest(header=header.name, compiler=compiler, standard=standard):
+                            run(compiler, f"-std={standard}", "-pedantic-errors", "-Wall", "-Wextra", "-Werror",
+                                "-I", ROOT / "include", "-fsyntax-only", source)
+            if shutil.which("g++"):
+                with self.subTest(header=header.name, standard="c++17"):
+                    run("g++", "-x", "c++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include",
+                        "-fsyntax-only", source)
+
+    def test_struct_sizes_are_fixed(self):
+        source = self.write("sizes.c", '#include <attn/attn.h>\n_Static_assert(sizeof(attn_tensor) == 112, "tensor");\n')
+        run("cc", "-std=c11", "-I", ROOT / "include", "-fsyntax-only", source)
+
+
+class Library(Folder):
+    def test_builds_without_flags_as_a_shared_object(self):
+        library = self.folder / "libattn.so"
+        run("cc", "-shared", "-fPIC", f"-I{ROOT}/include", *CORE, "-lm", "-lpthread", "-o", library)
+        program = self.folder / "program"
+        run("cc", f"-I{ROOT}/include", self.write("program.c", PROGRAM), library, "-o", program)
+        self.assertEqual(run(program, env={"LD_LIBRARY_PATH": str(self.folder)}), "0.0900 0.2447 0.6652\n")
+
+    @unittest.skipUnless(shutil.which("aarch64-linux-gnu-gcc"), "no aarch64 compiler")
+    def test_cross_compiles_for_aarch64(self):
+        program = self.folder / "program"
+        run("aarch64-linux-gnu-gcc", "-static", f"-I{ROOT}/include", self.write("program.c", PROGRAM), *CORE, "-lm", "-lpthread",
+            "-o", program)
+        if shutil.which("qemu-aarch64"):
+            self.assertEqual(run("qemu-aarch64", program), "0.0900 0.2447 0.6652\n")
+
+    def test_exports_only_its_own_names(self):
+        names = {line.split()[-1].split("@")[0] for line in
+                 run("nm", "-D", "--defined-only", BUILD / "libattn.so").splitlines() if line.split()[-2] in "TDBR"}
+        self.assertTrue(names)
+        self.assertEqual({n for n in names if not n.startswith("attn_")} - {"_init", "_fini"}, set())
+
+    @unittest.skipIf("__asan_init" in run("nm", "-D", BUILD / "libattn.so") or "__tsan_init" in run("nm", "-D", BUILD / "libattn.so"),
+                     "a sanitizer's library prints and aborts")
+    def test_never_aborts_exits_or_prints(self):
+        used = {line.split()[-1].split("@")[0] for line in run("nm", "-D", "--undefined-only", BUILD / "libattn.so").splitlines()}
+        self.assertEqual(used & {"abort", "exit", "_exit", "printf", "puts", "fprintf", "perror", "__assert_fail", "signal"}, set())
+
+    def test_needs_only_libc(self):
+        needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", BUILD / "libattn.so")))
+        allowed = {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1",
+                   "libasan.so.8", "libubsan.so.1", "libtsan.so.2"}
+        self.assertLessEqual(needed, allowed)
+
+    def test_folders_above_the_core_include_only_its_public_headers(self):
+        for folder in ("io", "nn", "explain", "cli"):
+            for path in glob.glob(f"{ROOT}/{folder}/**/*.[ch]", recursive=True):
+                for include in re.findall(r'#include "([^"]+)"', pathlib.Path(path).read_text()):
+                    self.assertFalse(include.startswith("src/") or ".." in include or (ROOT / "src" / include).exists(),
+                                     f"{path} includes {include}")
+
+
+@unittest.skipIf("__asan_init" in run("nm", "-D", BUILD / "libattn.so") or "__tsan_init" in run("nm", "-D", BUILD / "libattn.so"),
+                 "programs of users are not built with sanitizers")
+class Installed(Folder):
+    def setUp(self):
+        super().setUp()
+        self.prefix = self.folder / "prefix"
+        run("cmake", "--install", BUILD, "--prefix", self.prefix)
+        self.source = self.write("program.c", PROGRAM)
+
+    def test_pkg_config_compiles_and_links(self):
+        library = next(self.prefix.glob("lib*/**/pkgconfig")).parent
+        flags = run("pkg-config", "--cflags", "--libs", "attn", env={**os.environ, "PKG_CONFIG_PATH": str(library / "pkgconfig")})
+        run("cc", self.source, *flags.split(), "-o", self.folder / "program")
+        self.assertEqual(run(self.folder / "program", env={"LD_LIBRARY_PATH": str(library)}), "0.0900 0.2447 0.6652\n")
+
+    def test_find_package_gives_attn_attn(self):
+        self.write("CMakeLists.txt", "cmake_minimum_required(VERSION 3.21)\nproject(user C)\nfind_package(attn REQUIRED)\n"
+                   "add_executable(program program.c)\ntarget_link_libraries(program attn::attn)\n")
+        run("cmake", "-S", self.folder, "-B", self.folder / "b", f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        run("cmake", "--build", self.folder / "b")
+        self.assertEqual(run(self.folder / "b/program"), "0.0900 0.2447 0.6652\n")
+
+
+class Readme(Folder):
+    def test_the_c_example_compiles_and_runs(self):
+        example = re.search(r"```c\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+        self.assertLessEqual(len([line for line in example.splitlines() if line.strip()]), 16)
+        program = self.folder / "program"
+        run("cc", "-Wall", "-Werror", f"-I{ROOT}/include", self.write("example.c", example), BUILD / "libattn.a", "-lm", "-lpthread",
+            "-o", program)
+        self.assertTrue(run(program).strip())
+
+
+if __name__ == "__main__":
+    unittest.main()

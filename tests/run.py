@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every test of a build and counts: the last line is "N passed, N failed".
+
+    tests/run.py BUILD [-k WORD] [--quick]    WORD: only test programs and modules whose name holds it
+                                              --quick: one instruction set, no oracles (for sanitizers)
+
+Test programs (cmocka) lie in BUILD/tests. Those of the core run once for each instruction set this machine has. Tests of the
+program and of the build are unittest modules in tests/cli and tests/build; those in tests/oracle compare with other libraries
+and run where these can be imported.
+"""
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+LIMIT = 900  # seconds for one test program
+# Test programs of the core whose results depend on the instruction set.
+LEVELLED = re.compile(r"test_(attention|softmax|cross_entropy|gate|matmul|norm|activation|embedding|adamw|elementwise)")
+
+
+class Count:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+
+def levels(build):
+    """The instruction sets below the best one, as names for ATTN_ISA; none when the program cannot tell."""
+    program = build / "attn"
+    if not program.exists():
+        return []
+    names = []
+    for name in ("scalar", "avx2", "avx512", "avx512bf16", "amx", "neon"):
+        answer = subprocess.run([program, "info"], env={**os.environ, "ATTN_ISA": name}, capture_output=True)
+        if answer.returncode == 0:
+            names.append(name)
+    return names[:-1]
+
+
+def run_program(program, count, level=None):
+    environment = {**os.environ, "CMOCKA_MESSAGE_OUTPUT": "TAP", "ATTN": str(program.parent.parent / "attn")}
+    label = program.name
+    if level:
+        environment["ATTN_ISA"] = level
+        label += f" ({level})"
+    start = time.monotonic()
+    try:
+        done = subprocess.run([program], env=environment, cwd=HERE.parent, timeout=LIMIT, text=True, errors="replace",
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:
+        output, code = (error.stdout or b"").decode(errors="replace"), "time-out"
+    passed = failed = skipped = 0
+    for line in output.splitlines():
+        if re.match(r"not ok \d+", line):
+            failed += 1
+        elif re.match(r"ok \d+", line):
+            if re.search(r"# *skip", line, re.I):
+                skipped += 1
+            else:
+                passed += 1
+    if code != 0 and failed == 0:  # crashed, or a sanitizer spoke
+        failed = 1
+    if failed or passed + skipped == 0:
+        failed = max(failed, 1)
+        print(output, end="")
+        print(f"{label}: exit {code}")
+    print(f"{label:48} {passed:5} passed {failed:3} failed {time.monotonic() - start:7.1f} s", flush=True)
+    count.passed += passed
+    count.failed += failed
+    count.skipped += skipped
+
+
+class Result(unittest.TextTestResult):
+    """Counts each test that passed; unittest itself only counts those that ran."""
+
+    passes = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passes += 1
+
+
+def run_modules(folder, build, word, count):
+    os.environ["ATTN"] = str((build / "attn").resolve())
+    os.environ["ATTN_BUILD"] = str(build.resolve())
+    sys.path.insert(0, str(folder))
+    for module in sorted(folder.glob("test_*.py")):
+        if word and word not in module.stem:
+            continue
+        start = time.monotonic()
+        suite = unittest.defaultTestLoader.loadTestsFromName(module.stem)
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
+        failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+        print(f"{folder.name + '/' + module.name:48} {result.passes:5} passed {failed:3} failed "
+              f"{time.monotonic() - start:7.1f} s", flush=True)
+        count.passed += result.passes
+        count.failed += failed
+        count.skipped += len(result.skipped)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("-k", metavar="WORD", default="")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    build = options.build.resolve()
+    count = Count()
+    programs = sorted(p for p in (build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
+    below = [] if options.quick else levels(build)
+    for program in programs:
+        if options.k not in program.name:
+            continue
+        run_program(program, count)
+        if LEVELLED.match(program.name):
+            for level in below:
+                run_program(program, count, level)
+    for folder in ("cli",) if options.quick else ("build", "cli", "oracle"):
+        run_modules(HERE / folder, build, options.k, count)
+    skipped = f", {count.skipped} skipped" if count.skipped else ""
+    print(f"{count.passed} passed, {count.failed} failed{skipped}")
+    return 0 if count.failed == 0 and count.passed > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
