@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Growing text, and printing it. See text.h. */
+#include "text.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "message.h"
+
+static bool reserve(text *t, size_t more) {
+    if (t->failed) return false;
+    if (t->data && more < t->capacity - t->length) return true;
+    size_t capacity = t->capacity * 2 + more + 256;
+    char *grown = capacity > more ? realloc(t->data, capacity) : NULL;
+    if (!grown) {
+        t->failed = true;
+        return false;
+    }
+    t->data = grown;
+    t->capacity = capacity;
+    return true;
+}
+
+void text_add(text *t, const char *format, ...) {
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    if (length >= 0 && reserve(t, (size_t)length)) {
+        vsnprintf(t->data + t->length, (size_t)length + 1, format, again);
+        t->length += (size_t)length;
+    }
+    va_end(again);
+}
+
+void text_add_bytes(text *t, const char *bytes, size_t n) {
+    if (!reserve(t, n)) return;
+    memcpy(t->data + t->length, bytes, n);
+    t->length += n;
+    t->data[t->length] = '\0';
+}
+
+void text_add_json(text *t, const char *string) {
+    text_add_bytes(t, "\"", 1);
+    for (const char *c = string; *c; c++) {
+        if (*c == '"' || *c == '\\')
+            text_add(t, "\\%c", *c);
+        else if ((unsigned char)*c < ' ')
+            text_add(t, "\\u%04x", (unsigned)*c);
+        else
+            text_add_bytes(t, c, 1);
+    }
+    text_add_bytes(t, "\"", 1);
+}
+
+void text_add_json_number(text *t, double value) {
+    if (!isfinite(value)) {
+        text_add(t, "null");
+        return;
+    }
+    char digits[32];
+    for (int precision = 6; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value) break;
+    }
+    text_add(t, "%s", digits);
+}
+
+void text_free(text *t) {
+    free(t->data);
+    *t = (text){ 0 };
+}
+
+int text_write(text *t, io_output *output) {
+    if (t->failed) return fail(IO_NO_ROOM, "out of memory while composing the result");
+    io_error error = { 0 };
+    int failed = io_output_write(output, t->data, t->length, &error);
+    t->length = 0;
+    return failed ? fail_io(&error) : IO_OK;
+}
+
+int text_print(text *t) {
+    io_output output;
+    io_error error = { 0 };
+    int failed = io_output_open(&output, "-", &error);
+    failed = failed ? fail_io(&error) : text_write(t, &output);
+    io_output_discard(&output);
+    text_free(t);
+    return failed;
+}

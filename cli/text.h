@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A result made of text, composed in memory and printed at the end, so that a failure half way prints nothing. Includes the little
+ * JSON that the array verbs write; they work in builds without any JSON library. */
+#ifndef ATTN_CLI_TEXT_H
+#define ATTN_CLI_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "file.h"
+
+typedef struct text {
+    char *data; /* length bytes and a 0; NULL while empty */
+    size_t length, capacity;
+    bool failed; /* out of memory: noticed by text_write */
+} text;
+
+void text_add(text *t, const char *format, ...) IO_PRINTF(2, 3);
+void text_add_bytes(text *t, const char *bytes, size_t n);
+/* A JSON string in its quotes. */
+void text_add_json(text *t, const char *string);
+/* A JSON number that reads back as the same double; null for NaN and infinities, which JSON does not have. */
+void text_add_json_number(text *t, double value);
+void text_free(text *t);
+
+/* Appends the text to an output and empties it. Fails with an exit code, which has been said on stderr. */
+int text_write(text *t, io_output *output);
+/* Prints the text on stdout and frees it. */
+int text_print(text *t);
+
+#endif
