@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks an attention call to the last option before anything is written, and fills in the plan. Every refusal is a sentence
+ * that names the tensor or field, what it holds and what it should hold. */
+#include "attention_plan.h"
+#include "status.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+/* Positions beyond would not be exact in a double, and sums of them could overflow. */
+static const int64_t furthest = (int64_t)1 << 52;
+
+/* ---- options --------------------------------------------------------------------------------------------- */
+
+static attn_status not_built(const char *what) { return attn_fail(ATTN_UNSUPPORTED, "%s is not built in this version", what); }
+
+static attn_status check_score_and_weighting(const attn_attention_args *a) {
+    if (a->score < ATTN_DOT || a->score > ATTN_COSINE)
+        return attn_fail(ATTN_BAD_ARGUMENT, "score is %d: no such score", (int)a->score);
+    if (a->weighting < ATTN_WEIGHT_SOFTMAX || a->weighting > ATTN_WEIGHT_HARDMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "weighting is %d: no such weighting", (int)a->weighting);
+    if (a->causal < ATTN_NOT_CAUSAL || a->causal > ATTN_CAUSAL_TOP_LEFT)
+        return attn_fail(ATTN_BAD_ARGUMENT, "causal is %d: no such mask", (int)a->causal);
+    if (a->score == ATTN_COSINE) return not_built("the cosine score");
+    switch (a->weighting) {
+    case ATTN_WEIGHT_SPARSEMAX: return not_built("the weighting sparsemax");
+    case ATTN_WEIGHT_ENTMAX15: return not_built("the weighting entmax-1.5");
+    case ATTN_WEIGHT_ENTMAX: return not_built("the weighting alpha-entmax");
+    case ATTN_WEIGHT_RELU2: return not_built("the weighting relu^2");
+    case ATTN_WEIGHT_HARDMAX: return not_built("the weighting hardmax");
+    default: return ATTN_OK;
+    }
+}
+
+static attn_status check_numbers(const attn_attention_args *a) {
+    if (!isfinite(a->scale)) return attn_fail(ATTN_BAD_ARGUMENT, "scale is %g, not a finite number", a->scale);
+    if (!isfinite(a->softcap) || a->softcap < 0)
+        return attn_fail(ATTN_BAD_ARGUMENT, "softcap is %g: it is a finite number above 0, or 0 for none", a->softcap);
+    if (a->alpha != 0)
+        return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g: it belongs to the weighting alpha-entmax alone", a->alpha);
+    if (!(a->dropout >= 0 && a->dropout <= 1))
+        return attn_fail(ATTN_BAD_ARGUMENT, "dropout is %g, not a probability from 0 to 1", a->dropout);
+    if (a->dropout > 0) return not_built("dropout");
+    if (attn_present(&a->sinks)) return not_built("attention with sinks");
+    return ATTN_OK;
+}
+
+static attn_status check_options(const attn_attention_args *a) {
+    attn_status s;
+    if (a->flags & ~(uint32_t)(ATTN_SCALE_SET | ATTN_WINDOW))
+        return attn_fail(ATTN_UNSUPPORTED, "flags is 0x%x: attention knows ATTN_SCALE_SET and ATTN_WINDOW", (unsigned)a->flags);
+    if ((s = attn_check_reserved("attn_attention_args", a->reserved, sizeof a->reserved / sizeof *a->reserved)) ||
+        (s = attn_check_reserved("attn_see", a->see.reserved, sizeof a->see.reserved / sizeof *a->see.reserved)) ||
+        (s = check_score_and_weighting(a)))
+        return s;
+    return check_numbers(a);
+}
+
+static attn_status plan_window(attn_attention_plan *p, const attn_attention_args *a) {
+    static const char *const side[] = { "left", "right" };
+    bool windowed = a->flags & ATTN_WINDOW;
+    for (int i = 0; i < 2; i++) {
+        if (!windowed && a->window[i] != 0) return attn_fail(ATTN_BAD_ARGUMENT, "window is given without the flag ATTN_WINDOW");
+        if (windowed && a->window[i] < -1)
+            return attn_fail(ATTN_BAD_ARGUMENT, "window reaches %" PRId64 " keys to the %s: it is 0 or more, or -1 for unbounded",
+                             a->window[i], side[i]);
+    }
+    p->left = windowed && a->window[0] < 4 * furthest ? a->window[0] : -1;
+    p->right = windowed && a->window[1] < 4 * furthest ? a->window[1] : -1;
+    if (a->causal != ATTN_NOT_CAUSAL) p->right = 0;
+    return ATTN_OK;
+}
+
+/* ---- dtypes ---------------------------------------------------------------------------------------------- */
+
+/* `t` has dtype `own`, or f32, which everything may be kept in. */
+static attn_status check_dtype_or_f32(const char *name, const attn_tensor *t, int32_t own) {
+    if (t->dtype == own || t->dtype == ATTN_F32) return ATTN_OK;
+    if (own == ATTN_F32) return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is f32", name, attn_dtype_name(t->dtype));
+    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is %s or f32", name, attn_dtype_name(t->dtype), attn_dtype_name(own));
+}
+
+/* What is seen has the accumulator's dtype: f64 for f64 input, else f32. */
+static attn_status check_seen_dtype(const char *name, const attn_tensor *t, int32_t input) {
+    int32_t wanted = input == ATTN_F64 ? ATTN_F64 : ATTN_F32;
+    if (t->dtype == wanted) return ATTN_OK;
+    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: with q of %s it is %s", name, attn_dtype_name(t->dtype),
+                     attn_dtype_name(input), attn_dtype_name(wanted));
+}
+
+static attn_status check_integer(const char *name, const attn_tensor *t) {
+    if (t->dtype == ATTN_I32 || t->dtype == ATTN_I64) return ATTN_OK;
+    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: it is i32 or i64", name, attn_dtype_name(t->dtype));
+}
+
+/* The one place that says which dtypes q, k and v have. */
+static attn_status check_input_dtypes(const attn_attention_args *a) {
+    const attn_tensor *inputs[] = { &a->q, &a->k, &a->v };
+    for (int i = 0; i < 3; i++) {
+        if (!attn_dtype_is_float(inputs[i]->dtype))
+            return attn_fail(ATTN_BAD_ARGUMENT, "%c is %s: it is f32, f64, bf16 or f16", "qkv"[i],
+                             attn_dtype_name(inputs[i]->dtype));
+        if (inputs[i]->dtype != a->q.dtype)
+            return attn_fail(ATTN_UNSUPPORTED, "%c is %s and q is %s: a mixture of dtypes is not built in this version", "qkv"[i],
+                             attn_dtype_name(inputs[i]->dtype), attn_dtype_name(a->q.dtype));
+    }
+    return ATTN_OK;
+}
+
+/* ---- shapes ---------------------------------------------------------------------------------------------- */
+
+static attn_status check_shape(const char *name, const attn_tensor *t, int32_t rank, const int64_t *shape) {
+    char text[ATTN_SHAPE_TEXT], wanted[ATTN_SHAPE_TEXT];
+    attn_tensor target = { .rank = rank };
+    for (int32_t i = 0; i < rank; i++) target.shape[i] = shape[i];
+    if (attn_same_shape(t, &target)) return ATTN_OK;
+    return attn_fail(ATTN_BAD_SHAPE, "%s has shape %s, here it is %s", name, attn_shape_text(t, text),
+                     attn_shape_text(&target, wanted));
+}
+
+static attn_status check_extents(const attn_attention_plan *p) {
+    int64_t n_heads;
+    if (p->k.shape[0] != p->batch || p->v.shape[0] != p->batch)
+        return attn_fail(ATTN_BAD_SHAPE, "q has batch %" PRId64 ", k has %" PRId64 " and v has %" PRId64, p->batch, p->k.shape[0],
+                         p->v.shape[0]);
+    if (p->k.shape[3] != p->dim)
+        return attn_fail(ATTN_BAD_SHAPE, "k has head size %" PRId64 ", q has %" PRId64, p->k.shape[3], p->dim);
+    if (p->v.shape[2] != p->kv_len)
+        return attn_fail(ATTN_BAD_SHAPE, "v has %" PRId64 " keys, k has %" PRId64, p->v.shape[2], p->kv_len);
+    if (p->dim < 1 || p->v_dim < 1)
+        return attn_fail(ATTN_BAD_SHAPE, "%s has head size 0: it is at least 1", p->dim < 1 ? "q" : "v");
+    if (p->q_len > furthest || p->kv_len > furthest)
+        return attn_fail(ATTN_BAD_SHAPE, "%s has length %" PRId64 ", beyond 2^52", p->q_len > furthest ? "q" : "k",
+                         p->q_len > furthest ? p->q_len : p->kv_len);
+    if (__builtin_mul_overflow(p->batch, p->heads, &n_heads))
+        return attn_fail(ATTN_BAD_SHAPE, "batch %" PRId64 " times %" PRId64 " heads is too large", p->batch, p->heads);
+    return ATTN_OK;
+}
+
+/* Query heads per key or value head. */
+static attn_status plan_group(const char *name, int64_t heads, int64_t own, int64_t *group) {
+    *group = own ? heads / own : 1;
+    if (own ? heads % own != 0 : heads != 0)
+        return attn_fail(ATTN_BAD_SHAPE, "%s has %" PRId64 " heads, which do not divide q's %" PRId64, name, own, heads);
+    return ATTN_OK;
+}
+
+static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args *a) {
+    attn_status s;
+    if ((s = attn_check_tensor("q", &a->q, 4, 4)) || (s = attn_check_tensor("k", &a->k, 4, 4)) ||
+        (s = attn_check_tensor("v", &a->v, 4, 4)) || (s = check_input_dtypes(a)))
+        return s;
+    p->q = a->q;
+    p->k = a->k;
+    p->v = a->v;
+    p->batch = a->q.shape[0];
+    p->heads = a->q.shape[1];
+    p->k_heads = a->k.shape[1];
+    p->v_heads = a->v.shape[1];
+    p->q_len = a->q.shape[2];
+    p->kv_len = a->k.shape[2];
+    p->dim = a->q.shape[3];
+    p->v_dim = a->v.shape[3];
+    if ((s = check_extents(p)) || (s = plan_group("k", p->heads, p->k_heads, &p->k_group)) ||
+        (s = plan_group("v", p->heads, p->v_heads, &p->v_group)))
+        return s;
+    p->scale = a->scale;
+    if (a->scale == 0 && !(a->flags & ATTN_SCALE_SET)) p->scale = a->score == ATTN_DOT ? 1 / sqrt((double)p->dim) : 1;
+    return ATTN_OK;
+}
+
+static attn_status plan_out(attn_attention_plan *p, const attn_tensor *out) {
+    attn_status s;
+    if ((s = attn_check_output("out", out, 4, 4)) || (s = check_dtype_or_f32("out", out, p->q.dtype)) ||
+        (s = check_shape("out", out, 4, (const int64_t[]){ p->batch, p->heads, p->q_len, p->v_dim })))
+        return s;
+    p->out = *out;
+    return ATTN_OK;
+}
+
+static attn_status plan_mask_and_bias(attn_attention_plan *p, const attn_attention_args *a) {
+    attn_status s;
+    const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len };
+    if (attn_present(&a->mask)) {
+        if ((s = attn_check_tensor("mask", &a->mask, 0, 4))) return s;
+        if (a->mask.dtype != ATTN_BOOL)
+            return attn_fail(ATTN_BAD_ARGUMENT,
+                             "mask is %s: it is bool, true where a query may attend (floats to add are a bias)",
+                             attn_dtype_name(a->mask.dtype));
+        if ((s = attn_broadcast("mask", &a->mask, 4, scores, &p->mask))) return s;
+    }
+    if (attn_present(&a->bias)) {
+        if ((s = attn_check_tensor("bias", &a->bias, 0, 4)) || (s = check_dtype_or_f32("bias", &a->bias, p->q.dtype)) ||
+            (s = attn_broadcast("bias", &a->bias, 4, scores, &p->bias)))
+            return s;
+    }
+    return ATTN_OK;
+}
+
+/* `t` of shape [columns] or [rows, columns], seen as the latter. */
+static attn_status plan_rows(const char *name, const attn_tensor *t, const int64_t shape[2], int32_t input_dtype,
+                             attn_tensor *view) {
+    attn_status s;
+    if ((s = attn_check_tensor(name, t, 1, 2)) || (s = check_dtype_or_f32(name, t, input_dtype)) ||
+        (s = check_shape(name, t, t->rank, shape + (2 - t->rank))))
+        return s;
+    return attn_broadcast(name, t, 2, shape, view);
+}
+
+static attn_status plan_alibi_and_score_weight(attn_attention_plan *p, const attn_attention_args *a) {
+    attn_status s;
+    if (attn_present(&a->alibi) &&
+        (s = plan_rows("alibi", &a->alibi, (const int64_t[]){ p->batch, p->heads }, p->q.dtype, &p->alibi)))
+        return s;
+    if (a->score != ATTN_ADDITIVE) {
+        if (!attn_present(&a->score_weight)) return ATTN_OK;
+        return attn_fail(ATTN_BAD_ARGUMENT, "score_weight is given, and the score is not additive");
+    }
+    if (!attn_present(&a->score_weight))
+        return attn_fail(ATTN_BAD_ARGUMENT, "the additive score needs score_weight, [dim] or [heads, dim]");
+    return plan_rows("score_weight", &a->score_weight, (const int64_t[]){ p->heads, p->dim }, p->q.dtype, &p->score_weight);
+}
+
+/* ---- lengths and offsets --------------------------------------------------------------------------------- */
+
+static attn_status plan_lengths(const char *name, const attn_tensor *t, int64_t batch, int64_t longest, attn_plan_purpose purpose,
+                                attn_tensor *view) {
+    attn_status s;
+    if (!attn_present(t)) return ATTN_OK;
+    if ((s = attn_check_tensor(name, t, 1, 1)) || (s = check_integer(name, t)) || (s = check_shape(name, t, 1, &batch))) return s;
+    for (int64_t b = 0; purpose == ATTN_PLAN_CALL && b < batch; b++) {
+        int64_t length = attn_int_at(t, b * t->stride[0]);
+        if (length < 0 || length > longest)
+            return attn_fail(ATTN_BAD_ARGUMENT, "%s[%" PRId64 "] is %" PRId64 ", not a length from 0 to %" PRId64, name, b,
+                             length, longest);
+    }
+    *view = *t;
+    return ATTN_OK;
+}
+
+static attn_status plan_offset(attn_attention_plan *p, const attn_attention_args *a, attn_plan_purpose purpose) {
+    attn_status s;
+    p->top_left = a->causal == ATTN_CAUSAL_TOP_LEFT;
+    if (!attn_present(&a->offset)) return ATTN_OK;
+    if (p->top_left) return attn_fail(ATTN_BAD_ARGUMENT, "an offset is given beside ATTN_CAUSAL_TOP_LEFT, which means offset 0");
+    if ((s = attn_check_tensor("offset", &a->offset, 0, 1)) || (s = check_integer("offset", &a->offset)) ||
+        (s = attn_broadcast("offset", &a->offset, 1, &p->batch, &p->offset)))
+        return s;
+    for (int64_t b = 0; purpose == ATTN_PLAN_CALL && b < p->batch; b++) {
+        int64_t offset = attn_int_at(&p->offset, b * p->offset.stride[0]);
+        if (offset < -furthest || offset > furthest)
+            return attn_fail(ATTN_BAD_ARGUMENT, "offset[%" PRId64 "] is %" PRId64 ", beyond 2^52", b, offset);
+    }
+    return ATTN_OK;
+}
+
+/* ---- what is to be seen ---------------------------------------------------------------------------------- */
+
+/* An optional output of the accumulator's dtype and of a fixed shape. */
+static attn_status plan_seen(const char *name, const attn_tensor *t, int32_t input_dtype, int32_t rank, const int64_t *shape,
+                             attn_tensor *view) {
+    attn_status s;
+    if (!attn_present(t)) return ATTN_OK;
+    if ((s = attn_check_output(name, t, rank, rank)) || (s = check_seen_dtype(name, t, input_dtype)) ||
+        (s = check_shape(name, t, rank, shape)))
+        return s;
+    *view = *t;
+    return ATTN_OK;
+}
+
+static attn_status plan_top_k(attn_attention_plan *p, const attn_see *see) {
+    attn_status s;
+    bool index = attn_present(&see->top_index), weight = attn_present(&see->top_weight);
+    const attn_tensor *first = index ? &see->top_index : &see->top_weight;
+    if (!index && !weight) return ATTN_OK;
+    if ((s = attn_check_output(index ? "see.top_index" : "see.top_weight", first, 4, 4))) return s;
+    p->top_k = first->shape[3];
+    const int64_t shape[] = { p->batch, p->heads, p->q_len, p->top_k };
+    if (index) {
+        if ((s = check_integer("see.top_index", &see->top_index)) ||
+            (s = check_shape("see.top_index", &see->top_index, 4, shape)))
+            return s;
+        if (see->top_index.dtype == ATTN_I32 && p->kv_len > INT32_MAX)
+            return attn_fail(ATTN_BAD_ARGUMENT, "see.top_index is i32, which cannot count %" PRId64 " keys", p->kv_len);
+        p->top_index = see->top_index;
+    }
+    return plan_seen("see.top_weight", &see->top_weight, p->q.dtype, 4, shape, &p->top_weight);
+}
+
+static attn_status plan_see(attn_attention_plan *p, const attn_see *see) {
+    attn_status s;
+    const int64_t map[] = { p->batch, p->heads, p->q_len, p->kv_len }, keys[] = { p->batch, p->heads, p->kv_len };
+    if (p->weighting != ATTN_WEIGHT_SOFTMAX && (attn_present(&see->lse) || attn_present(&see->entropy)))
+        return attn_fail(ATTN_BAD_ARGUMENT,
+                         "see.%s is asked for, and is not defined for this weighting: its weights need not sum to 1",
+                         attn_present(&see->lse) ? "lse" : "entropy");
+    if (see->scores_stage < ATTN_STAGE_WEIGHTED || see->scores_stage > ATTN_STAGE_RAW)
+        return attn_fail(ATTN_BAD_ARGUMENT, "see.scores_stage is %d: no such stage", (int)see->scores_stage);
+    p->scores_stage = see->scores_stage;
+    if ((s = plan_seen("see.lse", &see->lse, p->q.dtype, 3, map, &p->lse)) ||
+        (s = plan_seen("see.entropy", &see->entropy, p->q.dtype, 3, map, &p->entropy)) ||
+        (s = plan_seen("see.received", &see->received, p->q.dtype, 3, keys, &p->received)) ||
+        (s = plan_seen("see.weights", &see->weights, p->q.dtype, 4, map, &p->weights)) ||
+        (s = plan_seen("see.scores", &see->scores, p->q.dtype, 4, map, &p->scores)))
+        return s;
+    return plan_top_k(p, see);
+}
+
+/* ---- the whole call -------------------------------------------------------------------------------------- */
+
+/* In a question, data that is not there yet is stood in for by an address that passes the checks and is never read. */
+static void stand_in(attn_tensor *t) {
+    static _Alignas(64) char nothing[64];
+    if (t->rank > 0 && t->data == NULL) t->data = nothing;
+}
+
+static attn_attention_args stood_in_args(const attn_attention_args *a) {
+    attn_attention_args with = *a;
+    attn_tensor *all[] = { &with.q,
+                           &with.k,
+                           &with.v,
+                           &with.out,
+                           &with.score_weight,
+                           &with.offset,
+                           &with.mask,
+                           &with.bias,
+                           &with.alibi,
+                           &with.q_lengths,
+                           &with.kv_lengths,
+                           &with.sinks,
+                           &with.see.lse,
+                           &with.see.entropy,
+                           &with.see.received,
+                           &with.see.weights,
+                           &with.see.scores,
+                           &with.see.top_index,
+                           &with.see.top_weight };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) stand_in(all[i]);
+    return with;
+}
+
+static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *a, bool needs_out, attn_plan_purpose purpose) {
+    attn_status s;
+    *p = (attn_attention_plan){ .score = a->score, .weighting = a->weighting, .softcap = a->softcap };
+    if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a))) return s;
+    if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
+    if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) ||
+        (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||
+        (s = plan_lengths("kv_lengths", &a->kv_lengths, p->batch, p->kv_len, purpose, &p->kv_lengths)) ||
+        (s = plan_offset(p, a, purpose)))
+        return s;
+    return plan_see(p, &a->see);
+}
+
+attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose) {
+    if (a == NULL) return attn_fail(ATTN_BAD_ARGUMENT, "attn_attention_args is NULL");
+    attn_attention_args with = purpose == ATTN_PLAN_QUESTION ? stood_in_args(a) : *a;
+    return plan_call(plan, &with, true, purpose);
+}
+
+/* ---- gradients ------------------------------------------------------------------------------------------- */
+
+static attn_status check_dout(const attn_attention_plan *p, const attn_attention_grads *g) {
+    attn_status s;
+    const int64_t out[] = { p->batch, p->heads, p->q_len, p->v_dim };
+    if (!attn_present(&g->dout)) return attn_fail(ATTN_BAD_ARGUMENT, "dout is missing: the backward starts from it");
+    if ((s = attn_check_tensor("dout", &g->dout, 4, 4)) || (s = check_dtype_or_f32("dout", &g->dout, p->q.dtype)) ||
+        (s = check_shape("dout", &g->dout, 4, out)))
+        return s;
+    if (!attn_present(&g->dlse)) return ATTN_OK;
+    if (p->weighting != ATTN_WEIGHT_SOFTMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "dlse is given, and only the softmax weighting has a log-sum-exp");
+    if ((s = attn_check_tensor("dlse", &g->dlse, 3, 3)) || (s = check_seen_dtype("dlse", &g->dlse, p->q.dtype))) return s;
+    return check_shape("dlse", &g->dlse, 3, out);
+}
+
+/* The gradient of a whole input: same shape, the input's dtype or f32. */
+static attn_status plan_input_gradient(const char *name, const attn_tensor *t, const attn_tensor *input, attn_tensor *view) {
+    attn_status s;
+    if (!attn_present(t)) return ATTN_OK;
+    if ((s = attn_check_output(name, t, 4, 4)) || (s = check_dtype_or_f32(name, t, input->dtype)) ||
+        (s = check_shape(name, t, 4, input->shape)))
+        return s;
+    *view = *t;
+    return ATTN_OK;
+}
+
+/* The gradient of an input that repeats: right-aligned to `shape`, each extent full or 1. Missing axes are extents of 1. */
+static attn_status plan_summed_gradient(const char *name, const attn_tensor *t, const char *input_name, const attn_tensor *input,
+                                        int32_t rank, const int64_t *shape, attn_tensor *view) {
+    attn_status s;
+    if (!attn_present(t)) return ATTN_OK;
+    if (!attn_present(input)) return attn_fail(ATTN_BAD_ARGUMENT, "%s is asked for, and there is no %s", name, input_name);
+    if ((s = attn_check_output(name, t, 0, rank)) || (s = check_dtype_or_f32(name, t, input->dtype)) ||
+        (s = attn_broadcast(name, t, rank, shape, view)))
+        return s;
+    for (int32_t i = 0; i < rank; i++) {
+        int32_t own = i - (rank - t->rank);
+        view->shape[i] = own < 0 ? 1 : t->shape[own];
+        view->stride[i] = own < 0 ? 0 : t->stride[own];
+    }
+    return ATTN_OK;
+}
+
+static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_plan_grads *grads, const attn_attention_args *a,
+                                  const attn_attention_grads *g) {
+    attn_status s;
+    const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len }, weight[] = { p->heads, p->dim };
+    if (attn_present(&g->dsinks)) return not_built("the gradient of sinks");
+    if (attn_present(&g->dalpha)) return not_built("the gradient of alpha");
+    if ((s = check_dout(p, g))) return s;
+    *grads = (attn_attention_plan_grads){ .dout = g->dout };
+    if (attn_present(&g->dlse)) grads->dlse = g->dlse;
+    if ((s = plan_input_gradient("dq", &g->dq, &a->q, &grads->dq)) ||
+        (s = plan_input_gradient("dk", &g->dk, &a->k, &grads->dk)) ||
+        (s = plan_input_gradient("dv", &g->dv, &a->v, &grads->dv)) ||
+        (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
+        (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)))
+        return s;
+    return plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,
+                                &grads->dscore_weight);
+}
+
+static attn_attention_grads stood_in_grads(const attn_attention_grads *g) {
+    attn_attention_grads with = *g;
+    attn_tensor *all[] = { &with.dout,  &with.dlse,   &with.dq,     &with.dk,     &with.dv,
+                           &with.dbias, &with.dsinks, &with.dalibi, &with.dalpha, &with.dscore_weight };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) stand_in(all[i]);
+    return with;
+}
+
+attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                         const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose) {
+    attn_status s;
+    if (a == NULL || g == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_attention_grads");
+    bool question = purpose == ATTN_PLAN_QUESTION;
+    attn_attention_args with = question ? stood_in_args(a) : *a;
+    attn_attention_grads gradients = question ? stood_in_grads(g) : *g;
+    if ((s = attn_check_reserved("attn_attention_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved)) ||
+        (s = plan_call(plan, &with, false, purpose)) || (s = plan_gradients(plan, grads, &with, &gradients)))
+        return s;
+    const attn_tensor none = { 0 };
+    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = none;
+    plan->top_k = 0;
+    return ATTN_OK;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An attention call after validation: every extent, view and option in one struct, defaults resolved, nothing left to doubt.
+ * The entry points make it; the reference and the blocked kernels read it. Absent optional tensors have rank 0. */
+#ifndef ATTN_ATTENTION_PLAN_H
+#define ATTN_ATTENTION_PLAN_H
+
+#include "mask.h"
+#include "tensor.h"
+
+typedef struct attn_attention_plan {
+    int64_t batch, heads, k_heads, v_heads, q_len, kv_len, dim, v_dim;
+    int64_t k_group, v_group; /* query heads per key head and per value head: head h reads key head h / k_group */
+
+    attn_tensor q, k, v;                       /* [batch, heads | k_heads | v_heads, length, dim | v_dim]; one float dtype */
+    attn_tensor out;                           /* [batch, heads, q_len, v_dim], q's dtype or f32; the backward may lack it */
+    attn_tensor mask, bias;                    /* optional, seen as [batch, heads, q_len, kv_len]: stride 0 where they repeat */
+    attn_tensor alibi;                         /* optional, seen as [batch, heads] */
+    attn_tensor score_weight;                  /* with ATTN_ADDITIVE, seen as [heads, dim] */
+    attn_tensor q_lengths, kv_lengths, offset; /* optional, each seen as [batch]; values are in range */
+
+    int32_t score, weighting;
+    bool top_left;         /* the offset is 0 */
+    int64_t left, right;   /* the window, a causal mask included (right 0); -1: unbounded */
+    double scale, softcap; /* scale is resolved; softcap 0: none */
+
+    /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. */
+    attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
+    int32_t scores_stage;
+    int64_t top_k;
+} attn_attention_plan;
+
+/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. */
+typedef struct attn_attention_plan_grads {
+    attn_tensor dout;          /* [batch, heads, q_len, v_dim], always there */
+    attn_tensor dlse;          /* optional [batch, heads, q_len] */
+    attn_tensor dq, dk, dv;    /* each optional, shaped as its input */
+    attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
+    attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
+    attn_tensor dscore_weight; /* optional [heads | 1, dim | 1] */
+} attn_attention_plan_grads;
+
+/* A call has data behind its tensors, and lengths and offsets are read and checked. A question (of workspace) has shapes
+ * and options only: data may be missing and is never read. */
+typedef enum attn_plan_purpose { ATTN_PLAN_CALL, ATTN_PLAN_QUESTION } attn_plan_purpose;
+
+/* Validates everything and writes nothing but the plan. */
+attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose);
+attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                         const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose);
+
+/* ---- per batch entry ---------------------------------------------------------------------------------- */
+
+static inline int64_t attn_plan_q_length(const attn_attention_plan *p, int64_t b) {
+    return p->q_lengths.rank ? attn_int_at(&p->q_lengths, b * p->q_lengths.stride[0]) : p->q_len;
+}
+
+static inline int64_t attn_plan_kv_length(const attn_attention_plan *p, int64_t b) {
+    return p->kv_lengths.rank ? attn_int_at(&p->kv_lengths, b * p->kv_lengths.stride[0]) : p->kv_len;
+}
+
+/* Where query 0 stands. By default the entry's last query stands on its last key. */
+static inline int64_t attn_plan_offset(const attn_attention_plan *p, int64_t b) {
+    if (p->top_left) return 0;
+    if (p->offset.rank) return attn_int_at(&p->offset, b * p->offset.stride[0]);
+    return attn_plan_kv_length(p, b) - attn_plan_q_length(p, b);
+}
+
+static inline attn_sight attn_plan_sight(const attn_attention_plan *p, int64_t b) {
+    return (attn_sight){ .q_length = attn_plan_q_length(p, b),
+                         .kv_length = attn_plan_kv_length(p, b),
+                         .offset = attn_plan_offset(p, b),
+                         .left = p->left,
+                         .right = p->right };
+}
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which keys a query may see. Causal masks, windows and lengths leave every row one range of keys, found here in closed form;
+ * a boolean mask and biases of -inf then hide single keys of that range. The reference and the blocked kernels both ask here. */
+#ifndef ATTN_MASK_H
+#define ATTN_MASK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What rules over one batch entry. Query i stands at position i + offset, key j at j. A causal mask is a window whose right
+ * side is 0: no key after the query's own position. */
+typedef struct attn_sight {
+    int64_t q_length, kv_length; /* rows and keys beyond are padding */
+    int64_t offset;
+    int64_t left, right; /* keys kept on either side of a query's position; -1: unbounded */
+} attn_sight;
+
+/* Keys begin .. end - 1; none when begin == end. */
+typedef struct attn_key_range {
+    int64_t begin, end;
+} attn_key_range;
+
+static inline attn_key_range attn_row_keys(const attn_sight *s, int64_t i) {
+    int64_t position = i + s->offset, begin = 0, end = s->kv_length;
+    if (i >= s->q_length) return (attn_key_range){ 0, 0 };
+    if (s->left >= 0 && position - s->left > begin) begin = position - s->left;
+    if (s->right >= 0 && position + s->right + 1 < end) end = position + s->right + 1;
+    return begin < end ? (attn_key_range){ begin, end } : (attn_key_range){ 0, 0 };
+}
+
+/* For a block of rows i0 .. i1 - 1: the keys that some row sees lie in `some`, the keys that every row sees are `all`. Both
+ * ends of a row's range grow with i, so the block's first and last row decide. */
+typedef struct attn_block_keys {
+    attn_key_range some, all;
+} attn_block_keys;
+
+static inline attn_block_keys attn_rows_keys(const attn_sight *s, int64_t i0, int64_t i1) {
+    attn_block_keys none = { { 0, 0 }, { 0, 0 } };
+    int64_t rows_end = i1 < s->q_length ? i1 : s->q_length, begin = 0, end = s->kv_length;
+    if (i0 >= rows_end) return none;
+    if (s->left >= 0 && i0 + s->offset - s->left > begin) begin = i0 + s->offset - s->left;
+    if (s->right >= 0 && rows_end + s->offset + s->right < end) end = rows_end + s->offset + s->right;
+    if (begin >= end) return none;
+    attn_key_range first = attn_row_keys(s, i0), last = attn_row_keys(s, i1 - 1);
+    bool every = first.begin < first.end && last.begin < last.end && last.begin < first.end;
+    return (attn_block_keys){ { begin, end }, { every ? last.begin : 0, every ? first.end : 0 } };
+}
+
+/* How far apart query i and key j stand, as ALiBi counts it. */
+static inline int64_t attn_distance(const attn_sight *s, int64_t i, int64_t j) {
+    int64_t apart = i + s->offset - j;
+    return apart < 0 ? -apart : apart;
+}
+
+#endif
