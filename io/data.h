@@ -16,8 +16,9 @@ typedef struct data_source {
     char path[4096]; /* what to read */
 } data_source;
 
-/* A file is IDX by its first bytes, else a table. A folder is the four MNIST-style IDX files, or train/ and test/ (valid/, val/)
- * with one sub-folder of pictures per class in each, or one sub-folder per class. Data without halves is the same for both. */
+/* A file is IDX by its first bytes, else a table. A folder is the four MNIST-style IDX files; or train and test (or valid, val),
+ * each a table (.csv, .tsv, .jsonl, .txt) or a folder with one sub-folder of pictures per class; or one such folder alone. Data
+ * without halves is the same for both. */
 int data_find(const char *path, int half, data_source *out, io_error *error);
 
 #endif

@@ -24,7 +24,7 @@ int idx_read(const char *path, idx *out, io_error *error);
 int idx_parse(const void *bytes, size_t size, const char *name, idx *out, io_error *error);
 void idx_free(idx *a);
 
-/* Does this begin like an IDX file of bytes, plain or gzip? 16 bytes are enough to say no; gzip needs the whole file. */
+/* Does a file that begins with these bytes (some hundred are enough) look like IDX, plain or gzip? */
 bool idx_looks_like(const void *bytes, size_t size);
 
 /* The labels file that belongs to an images file: the same name with "images" as "labels" and "idx3" or "idx4" as "idx1", with or
@@ -32,7 +32,7 @@ bool idx_looks_like(const void *bytes, size_t size);
 int idx_labels_beside(const char *images, char *out, size_t room, io_error *error);
 
 /* The images file of one half in a folder of the four MNIST-style files: half 0 is train-images-idx3-ubyte, half 1 is
- * t10k-images-idx3-ubyte or test-images-idx3-ubyte, with or without .gz. False where there is none. */
+ * t10k-images-idx3-ubyte or test-images-idx3-ubyte (idx4 for colour), with or without .gz. False where there is none. */
 bool idx_in_folder(const char *folder, int half, char *out, size_t room);
 
 #endif

@@ -36,8 +36,8 @@ int image_write_png(const char *path, const image *in, io_error *error);
 int image_new(int32_t width, int32_t height, int32_t channels, image *out, io_error *error);
 
 /* Separable triangle filter: bilinear when growing, widened to average over what a pixel covers when shrinking. 22-bit fixed-point
- * weights, columns first and rounded to bytes, then rows: what Pillow's BILINEAR does, so that models see the same pixels there.
- * The same on every machine. */
+ * weights, along the rows first, rounded to bytes, then along the columns: what Pillow's BILINEAR does, so that models see the same
+ * pixels there. The same on every machine. */
 int image_resize(const image *in, int32_t width, int32_t height, image *out, io_error *error);
 
 /* A copy with 1 or 3 channels: gray = (19595 R + 38470 G + 7471 B + 2^15) >> 16 (ITU-R 601), RGB from gray repeats it. */
@@ -48,7 +48,7 @@ void image_free(image *i);
 /* ---- a folder with one sub-folder of pictures per class ---------------------------------------------- */
 
 typedef struct image_file {
-    const char *path;
+    char *path;
     int32_t label; /* index into labels */
 } image_file;
 
@@ -56,10 +56,9 @@ typedef struct image_folder {
     image_file
         *files; /* by label, then by name (bytes): .png .jpg .jpeg in any case, regular files; nothing that begins with a dot */
     size_t n_files;
-    const char **labels; /* the sub-folders that hold a picture, sorted by bytes */
+    char **labels; /* the sub-folders that hold a picture, sorted by bytes */
     size_t n_labels;
-    size_t n_other; /* files passed over because of their name */
-    void *memory;   /* what image_folder_free frees */
+    size_t n_other; /* files in them passed over because of their name or kind */
 } image_folder;
 
 int image_folder_list(const char *path, image_folder *out, io_error *error);

@@ -17,14 +17,13 @@ typedef struct image_set_options {
 typedef struct image_set {
     size_t n;
     int32_t width, height, channels;
-    uint8_t *pixels; /* [n, height, width, channels] */
-    int32_t *labels; /* [n], indices into label_names */
-    const char **label_names;
-    size_t n_labels;            /* IDX: "0" to the largest label in the file */
-    const char **names;         /* [n] where each picture came from; NULL for IDX */
+    uint8_t *pixels;    /* [n, height, width, channels] */
+    int32_t *labels;    /* [n], indices into label_names */
+    char **label_names; /* folders: the sub-folders, sorted; IDX: "0", "1", ... to the largest label in the file */
+    size_t n_labels;
+    char **names;               /* [n] where each picture came from; NULL for IDX */
     size_t n_unreadable;        /* pictures of a folder left out because they could not be decoded */
     char first_unreadable[512]; /* why, for the first of them */
-    void *memory[4];            /* what image_set_free frees */
 } image_set;
 
 /* `path`: an IDX images file (its labels beside it), or a folder with one sub-folder of pictures per class. See data.h for folders

@@ -51,6 +51,9 @@ static int clean(io_bytes *bytes, const char *name, size_t *n_replaced, io_error
     size_t bad = count_bad_bytes(s, bytes->size), more, size;
     *n_replaced = bad;
     if (bad == 0) return IO_OK;
+    if (bad > 16 && bad > bytes->size / 8)
+        return io_fail(error, IO_BAD_DATA, "%s is not UTF-8 text: %zu of its %zu bytes are not; convert or unpack it first", name,
+                       bad, bytes->size);
     if (__builtin_mul_overflow(bad, sizeof replacement - 2, &more) || __builtin_add_overflow(bytes->size, more, &size) ||
         size == SIZE_MAX)
         return io_no_memory(error, name, SIZE_MAX);

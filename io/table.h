@@ -7,7 +7,7 @@
  *     for (size_t i = 0; i < t.n_rows; i++) use(t.rows[i].text, t.labels[t.rows[i].label]);
  *     table_free(&t);
  *
- * All text is valid UTF-8 without NUL bytes when it leaves here: what was not is replaced by U+FFFD and counted. A row without text
+ * All text is valid UTF-8 without NUL bytes when it leaves here: what was not is replaced by U+FFFD and counted (a file that is full of that is refused). A row without text
  * or without label is dropped and counted. */
 #ifndef ATTN_IO_TABLE_H
 #define ATTN_IO_TABLE_H
