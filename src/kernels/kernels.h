@@ -7,6 +7,7 @@
 #ifndef ATTN_KERNELS_H
 #define ATTN_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,14 +25,69 @@ typedef struct attn_attention_kernels {
 
 /* ---- matrix products ------------------------------------------------------------------------------------ */
 
+/* c [m, n] = activation(a [m, k] b [k, n] + bias) + residual, added to c when `accumulate`; b comes packed. Every element is one
+ * chain of fused multiply-adds over k in order, started from 0, whatever the block, tile or packing it is computed in. */
+typedef struct attn_matmul_block {
+    int64_t m, n, k;
+    const void *a;
+    int64_t a_row, a_col;
+    const void *b;   /* panels of nr columns: [n / nr, rounded up][k][nr] */
+    int64_t b_panel; /* elements from one panel to the next */
+    void *c;
+    int64_t c_row, c_col;
+    const void *bias; /* NULL: none, as below */
+    int64_t bias_col;
+    const void *residual;
+    int64_t residual_row, residual_col;
+    void *before; /* out: a b + bias */
+    int64_t before_row, before_col;
+    int32_t activation;
+    bool accumulate;
+} attn_matmul_block;
+
 typedef struct attn_matmul_kernels {
-    int32_t unused; /* replaced by the first kernel */
+    int32_t nr;               /* columns of a panel */
+    int32_t m_block, n_block; /* the largest block: what one work item computes. n_block is a multiple of nr */
+    /* One panel: columns [0, n) of b, n <= nr, as [k][nr], zeros beyond n. NULL: this table has no matrix products. */
+    void (*pack)(int64_t k, int64_t n, const void *b, int64_t b_row, int64_t b_col, void *panel);
+    /* Bytes of scratch that a block needs: for a packed piece of a, and for sums between pieces of k. */
+    size_t (*scratch)(const attn_matmul_block *t);
+    void (*block)(const attn_matmul_block *t, void *scratch);
 } attn_matmul_kernels;
 
 /* ---- rows and elements: norms, activations, gates, AdamW ------------------------------------------------- */
 
+/* Rows of a norm, forward and backward: `rows` rows of n dense elements, so many elements apart. */
+typedef struct attn_norm_rows {
+    int32_t kind; /* ATTN_LAYER_NORM, ATTN_RMS_NORM */
+    bool accumulate;
+    int64_t rows, n;
+    double epsilon;
+    const void *x, *weight, *bias; /* weight and bias may be NULL */
+    const void *dy;                /* backward */
+    void *y;                       /* forward: y, backward: dx; may be x, dy */
+    int64_t x_row, dy_row, y_row;
+    void *mean, *rstd; /* [rows], in the element type */
+} attn_norm_rows;
+
+struct ref_adamw;
+
+/* All on dense elements. In place is allowed where attn/ops.h allows it. */
 typedef struct attn_vector_kernels {
-    int32_t unused; /* replaced by the first kernel */
+    void (*activation)(int32_t activation, int64_t n, const void *x, void *y, bool accumulate);
+    void (*activation_backward)(int32_t activation, int64_t n, const void *x, const void *dy, void *dx, bool accumulate);
+    void (*norm_moments)(const attn_norm_rows *r); /* writes mean and rstd */
+    void (*norm)(const attn_norm_rows *r);         /* reads them */
+    void (*norm_dx)(const attn_norm_rows *r);
+    /* total [n] += the sum over m rows of x, or of dy * (x - mean) * rstd: one partial sum, added once. */
+    void (*sum_rows)(int64_t m, int64_t n, const void *x, int64_t x_row, void *total);
+    void (*norm_dweight)(const attn_norm_rows *r, void *total);
+    void (*add)(int64_t n, double alpha, const void *x, void *y); /* y += alpha x */
+    /* Elements [position, position + n) of a tensor: see attn_dropout. */
+    void (*dropout)(int64_t n, int64_t position, uint64_t threshold, double scale, uint64_t seed, uint64_t stream, const void *x,
+                    void *y);
+    double (*sum_of_squares)(int64_t n, const void *x);
+    void (*adamw)(const struct ref_adamw *o, int64_t n, void *param, void *m, void *v, const void *gradient);
 } attn_vector_kernels;
 
 typedef struct attn_kernels {
