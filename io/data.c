@@ -6,23 +6,13 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "file.h"
 #include "idx.h"
+#include "path.h"
 
 /* Bytes looked at to tell IDX from text: enough for gzip's header and the first block's codes. */
 enum { GLANCE = 4096 };
-
-static mode_t kind_of(const char *path) {
-    struct stat about;
-    return stat(path, &about) == 0 ? about.st_mode & S_IFMT : 0;
-}
-
-static bool join(const char *folder, const char *name, const char *ending, char *out, size_t room) {
-    int n = snprintf(out, room, "%s/%s%s", folder, name, ending);
-    return n > 0 && (size_t)n < room;
-}
 
 /* Is there a folder in this folder? */
 static bool has_folders(const char *path) {
@@ -32,7 +22,7 @@ static bool has_folders(const char *path) {
     const struct dirent *entry;
     while (!found && (entry = readdir(folder))) {
         char inner[4096 + 256];
-        found = entry->d_name[0] != '.' && join(path, entry->d_name, "", inner, sizeof inner) && kind_of(inner) == S_IFDIR;
+        found = entry->d_name[0] != '.' && path_join(path, entry->d_name, inner, sizeof inner) && path_is_folder(inner);
     }
     closedir(folder);
     return found;
@@ -44,11 +34,13 @@ static bool find_half(const char *folder, int half, data_source *out) {
     static const char *const endings[] = { ".csv", ".tsv", ".jsonl", ".txt" };
     for (int i = 0; i < 4 && names[half][i]; i++) {
         out->kind = DATA_TABLE;
-        for (int e = 0; e < 4; e++)
-            if (join(folder, names[half][i], endings[e], out->path, sizeof out->path) && kind_of(out->path) == S_IFREG)
-                return true;
+        for (int e = 0; e < 4; e++) {
+            char name[32];
+            snprintf(name, sizeof name, "%s%s", names[half][i], endings[e]);
+            if (path_join(folder, name, out->path, sizeof out->path) && path_is_file(out->path)) return true;
+        }
         out->kind = DATA_IMAGE_FOLDER;
-        if (join(folder, names[half][i], "", out->path, sizeof out->path) && has_folders(out->path)) return true;
+        if (path_join(folder, names[half][i], out->path, sizeof out->path) && has_folders(out->path)) return true;
     }
     return false;
 }
@@ -68,8 +60,7 @@ static int find_in_folder(const char *path, int half, data_source *out, io_error
     }
     if (has_folders(path)) {
         out->kind = DATA_IMAGE_FOLDER;
-        int n = snprintf(out->path, sizeof out->path, "%s", path);
-        if (n > 0 && (size_t)n < sizeof out->path) return IO_OK;
+        if (path_join("", path, out->path, sizeof out->path)) return IO_OK;
     }
     return io_fail(error, IO_BAD_DATA,
                    "%s holds no data: it needs one sub-folder of pictures per class, IDX files like train-images-idx3-ubyte, or "
@@ -79,11 +70,10 @@ static int find_in_folder(const char *path, int half, data_source *out, io_error
 
 int data_find(const char *path, int half, data_source *out, io_error *error) {
     *out = (data_source){ .kind = DATA_TABLE };
-    if (kind_of(path) == S_IFDIR) return find_in_folder(path, half == DATA_TEST, out, error);
-    int n = snprintf(out->path, sizeof out->path, "%s", path);
-    if (n < 0 || (size_t)n >= sizeof out->path) return io_fail(error, IO_BAD_DATA, "%s: the path is too long", path);
+    if (path_is_folder(path)) return find_in_folder(path, half == DATA_TEST, out, error);
+    if (!path_join("", path, out->path, sizeof out->path)) return io_fail(error, IO_BAD_DATA, "%s: the path is too long", path);
     /* Pipes cannot be looked at twice: they are text. */
-    if (kind_of(path) != S_IFREG || !strcmp(path, "-")) return IO_OK;
+    if (!strcmp(path, "-") || !path_is_file(path)) return IO_OK;
 
     io_input input;
     io_bytes bytes = { 0 };

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <zlib.h>
 
 #include "file.h"
+#include "path.h"
 
 enum { UNSIGNED_BYTE = 0x08 };
 
@@ -204,18 +204,11 @@ bool idx_looks_like(const void *bytes, size_t size) {
 
 /* ---- names -------------------------------------------------------------------------------------------------- */
 
-static bool is_file(const char *path) {
-    struct stat about;
-    return stat(path, &about) == 0 && S_ISREG(about.st_mode);
-}
-
 /* `name` with .gz or without, whichever is there; false and an empty string where neither is. */
 static bool plain_or_gzip(const char *folder, const char *name, char *out, size_t room) {
-    static const char *const endings[] = { "", ".gz" };
-    for (int i = 0; i < 2; i++) {
-        int n = snprintf(out, room, "%s%s%s%s", folder, *folder ? "/" : "", name, endings[i]);
-        if (n > 0 && (size_t)n < room && is_file(out)) return true;
-    }
+    if (path_join(folder, name, out, room) && path_is_file(out)) return true;
+    size_t n = strlen(out);
+    if (n > 0 && n + sizeof ".gz" <= room && path_is_file(strcat(out, ".gz"))) return true;
     if (room > 0) out[0] = 0;
     return false;
 }

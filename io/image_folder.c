@@ -4,13 +4,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 #include "image.h"
+#include "path.h"
 
 /* Strings that grow in number. */
 typedef struct names {
@@ -57,26 +56,12 @@ static int list_folder(const char *path, names *out, io_error *error) {
     return failed;
 }
 
-static bool is_kind(const char *path, mode_t kind) {
-    struct stat about;
-    return stat(path, &about) == 0 && (about.st_mode & S_IFMT) == kind;
-}
-
 static bool is_picture_name(const char *name) {
     const char *dot = strrchr(name, '.');
     return dot && (!strcasecmp(dot, ".png") || !strcasecmp(dot, ".jpg") || !strcasecmp(dot, ".jpeg"));
 }
 
-/* folder/name in memory of its own. */
-static char *join(const char *folder, const char *name) {
-    size_t n = strlen(folder), m = strlen(name);
-    bool slash = n > 0 && folder[n - 1] != '/';
-    char *path = malloc(n + m + 2);
-    if (path) sprintf(path, "%s%s%s", folder, slash ? "/" : "", name);
-    return path;
-}
-
-static int add_file(image_folder *f, size_t *room, char *path, int32_t label, io_error *error) {
+static int add_file(image_folder *f, size_t *room, const char *path, int32_t label, io_error *error) {
     if (f->n_files == *room) {
         size_t more = *room ? *room * 2 : 256, bytes;
         image_file *grown = __builtin_mul_overflow(more, sizeof *grown, &bytes) ? NULL : realloc(f->files, bytes);
@@ -84,24 +69,22 @@ static int add_file(image_folder *f, size_t *room, char *path, int32_t label, io
         f->files = grown;
         *room = more;
     }
-    f->files[f->n_files++] = (image_file){ .path = path, .label = label };
+    char *own = strdup(path);
+    if (!own) return io_no_memory(error, "a list of files", strlen(path));
+    f->files[f->n_files++] = (image_file){ .path = own, .label = label };
     return IO_OK;
 }
 
 /* The pictures of one class. */
 static int list_class(const char *folder, int32_t label, image_folder *out, size_t *room, io_error *error) {
     names inside;
+    char path[4096];
     int failed = list_folder(folder, &inside, error);
     for (size_t i = 0; !failed && i < inside.n; i++) {
-        char *path = join(folder, inside.list[i]);
-        if (!path) {
-            failed = io_no_memory(error, "a list of files", strlen(folder));
-        } else if (!is_picture_name(inside.list[i]) || !is_kind(path, S_IFREG)) {
+        if (!path_join(folder, inside.list[i], path, sizeof path) || !is_picture_name(inside.list[i]) || !path_is_file(path))
             out->n_other++;
-            free(path);
-        } else if ((failed = add_file(out, room, path, label, error))) {
-            free(path);
-        }
+        else
+            failed = add_file(out, room, path, label, error);
     }
     names_free(&inside);
     return failed;
@@ -112,11 +95,10 @@ static int list_classes(const char *path, const names *inside, image_folder *out
     out->labels = calloc(inside->n ? inside->n : 1, sizeof *out->labels);
     if (!out->labels) return io_no_memory(error, "a list of classes", inside->n * sizeof *out->labels);
     for (size_t i = 0; i < inside->n && i < INT32_MAX; i++) {
-        char *folder = join(path, inside->list[i]);
-        if (!folder) return io_no_memory(error, "a list of classes", strlen(path));
+        char folder[4096];
+        if (!path_join(path, inside->list[i], folder, sizeof folder) || !path_is_folder(folder)) continue;
         size_t before = out->n_files;
-        int failed = is_kind(folder, S_IFDIR) ? list_class(folder, (int32_t)out->n_labels, out, &room, error) : IO_OK;
-        free(folder);
+        int failed = list_class(folder, (int32_t)out->n_labels, out, &room, error);
         if (failed) return failed;
         if (out->n_files == before) continue;
         if (!(out->labels[out->n_labels] = strdup(inside->list[i]))) return io_no_memory(error, "a list of classes", 1);

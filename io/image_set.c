@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "idx.h"
 #include "image.h"
+#include "path.h"
 
 /* The picture as the set holds them: resized first, so that colours are mixed before they become gray. */
 static int fit(const image *in, const image_set *s, image *out, io_error *error) {
@@ -174,9 +174,7 @@ int image_set_read(const char *path, const image_set_options *options, image_set
         (o->channels != 0 && o->channels != 1 && o->channels != 3))
         return io_fail(error, IO_BAD_USAGE, "pictures of %dx%d pixels with %d channels cannot be asked for", o->width, o->height,
                        o->channels);
-    struct stat about;
-    bool folder = stat(path, &about) == 0 && S_ISDIR(about.st_mode);
-    int failed = folder ? read_folder(path, o, out, error) : read_idx(path, o, out, error);
+    int failed = path_is_folder(path) ? read_folder(path, o, out, error) : read_idx(path, o, out, error);
     if (failed) image_set_free(out);
     return failed;
 }
