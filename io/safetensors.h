@@ -38,6 +38,8 @@ typedef struct safetensors {
 
 /* *out needs no preparation and is empty after a failure. A missing or unreadable file fails with IO_BAD_MODEL, like a malformed one. */
 int safetensors_read(const char *path, safetensors *out, io_error *error);
+/* Only what the header says, however large the file is: every tensor.data is NULL. */
+int safetensors_read_header(const char *path, safetensors *out, io_error *error);
 /* The same from memory, which is copied. */
 int safetensors_parse(const void *bytes, size_t size, const char *name, safetensors *out, io_error *error);
 void safetensors_free(safetensors *s);
@@ -45,8 +47,9 @@ void safetensors_free(safetensors *s);
 /* NULL where there is none. */
 const safetensors_entry *safetensors_find(const safetensors *s, const char *name);
 
-/* Writes name and tensor of each entry, in any order and with any strides; the file is sorted by name and says {"format":"pt"}. Equal content
- * gives equal bytes. The file is replaced at once or not at all. */
+/* Writes name and tensor of each entry, given in any order and with any strides. The file is sorted by width of element (widest first,
+ * so that all are aligned), then by name, and says {"format":"pt"}: equal content gives equal bytes. It is replaced at once or not at
+ * all. */
 int safetensors_write(const char *path, const safetensors_entry *entries, size_t n, io_error *error);
 int safetensors_encode(const safetensors_entry *entries, size_t n, void **bytes, size_t *size,
                        io_error *error); /* free(*bytes) */
