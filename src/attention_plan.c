@@ -417,8 +417,13 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
         (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
         (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)))
         return s;
-    return plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,
-                                &grads->dscore_weight);
+    if ((s = plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,
+                                  &grads->dscore_weight)))
+        return s;
+    if (grads->dscore_weight.rank && grads->dscore_weight.shape[1] != p->dim)
+        return attn_fail(ATTN_BAD_SHAPE, "dscore_weight has size %" PRId64 ", q has head size %" PRId64,
+                         grads->dscore_weight.shape[1], p->dim);
+    return ATTN_OK;
 }
 
 static attn_attention_grads stood_in_grads(const attn_attention_grads *g) {

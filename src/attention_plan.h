@@ -36,7 +36,7 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dq, dk, dv;    /* each optional, shaped as its input */
     attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
     attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
-    attn_tensor dscore_weight; /* optional [heads | 1, dim | 1] */
+    attn_tensor dscore_weight; /* optional [heads | 1, dim] */
 } attn_attention_plan_grads;
 
 /* A call has data behind its tensors, and lengths and offsets are read and checked. A question (of workspace) has shapes

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The reference path: a planned call answered by src/ref, head by head. What every dtype and option without kernels takes. */
+#ifndef ATTN_ATTENTION_REFERENCE_H
+#define ATTN_ATTENTION_REFERENCE_H
+
+#include "attention_plan.h"
+#include "exec.h"
+
+attn_need attn_reference_need(const attn_attention_plan *p);
+/* Writes what the plan has: out (when it is there) and all that is to be seen. */
+void attn_reference_forward(const attn_attention_plan *p, attn_session *session);
+
+attn_need attn_reference_backward_need(const attn_attention_plan *p, const attn_attention_plan_grads *g);
+/* Writes the gradients that are asked for; recomputes everything from the inputs and dout. */
+void attn_reference_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention, as it is defined. For a query i over keys j:
+ *
+ *     score    s_ij = scale * q_i . k_j, capped, biased, masked
+ *     weight   p_ij = softmax over j of s_ij (or another weighting)
+ *     mix      o_i  = sum_j p_ij v_j
+ *     see      what the weights were
+ *
+ * A key that is masked is skipped everywhere, never multiplied by 0: what stands in its memory does not matter. */
+#include "attention.h"
+#include "weighting.h"
+
+#include <math.h>
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+
+size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim) {
+    size_t keys, vectors, bytes, wide = (size_t)(dim > v_dim ? dim : v_dim);
+    if (__builtin_mul_overflow((size_t)kv_len, 5 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
+    if (__builtin_mul_overflow(wide, 3 * sizeof(double), &vectors)) return SIZE_MAX;
+    return __builtin_add_overflow(keys, vectors, &bytes) ? SIZE_MAX : bytes;
+}
+
+ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim) {
+    double *at = memory;
+    int64_t wide = dim > v_dim ? dim : v_dim;
+    return (ref_rows){ .q = at,
+                       .sum = at + wide,
+                       .dout = at + 2 * wide,
+                       .capped = at + 3 * wide,
+                       .s = at + 3 * wide + kv_len,
+                       .p = at + 3 * wide + 2 * kv_len,
+                       .dp = at + 3 * wide + 3 * kv_len,
+                       .ds = at + 3 * wide + 4 * kv_len,
+                       .live = (bool *)(at + 3 * wide + 5 * kv_len) };
+}
+
+/* ---- score --------------------------------------------------------------------------------------------------- */
+
+static double dot_score(const ref_attention *a, const double *q, int64_t j) {
+    double sum = 0;
+    for (int64_t d = 0; d < a->dim; d++) sum += q[d] * ref_at(a->k, j, d);
+    return sum;
+}
+
+static double additive_score(const ref_attention *a, const double *q, int64_t j) {
+    double sum = 0;
+    for (int64_t d = 0; d < a->dim; d++) sum += ref_get(a->score_weight, d) * tanh(q[d] + ref_at(a->k, j, d));
+    return sum;
+}
+
+static double raw_score(const ref_attention *a, const double *q, int64_t j) {
+    return a->scale * (a->score == ATTN_ADDITIVE ? additive_score(a, q, j) : dot_score(a, q, j));
+}
+
+static bool is_live(const ref_attention *a, attn_key_range keys, int64_t i, int64_t j) {
+    if (j < keys.begin || j >= keys.end) return false;
+    if (a->mask.data && ref_at(a->mask, i, j) == 0) return false;
+    return !a->bias.data || ref_at(a->bias, i, j) != -INFINITY;
+}
+
+static void see_score(const ref_attention *a, int64_t i, int64_t j, double raw, double capped, double score) {
+    double seen = a->scores_stage == ATTN_STAGE_RAW ? raw : a->scores_stage == ATTN_STAGE_CAPPED ? capped : score;
+    ref_set(a->scores, i, j, seen);
+}
+
+void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
+    attn_key_range keys = attn_row_keys(&a->sight, i);
+    bool see_unmasked = a->scores.data && a->scores_stage != ATTN_STAGE_WEIGHTED;
+    for (int64_t d = 0; d < a->dim; d++) row->q[d] = ref_at(a->q, i, d);
+
+    for (int64_t j = 0; j < a->kv_len; j++) {
+        row->live[j] = is_live(a, keys, i, j);
+        double raw = row->live[j] || see_unmasked ? raw_score(a, row->q, j) : -INFINITY;
+        double capped = a->softcap > 0 ? a->softcap * tanh(raw / a->softcap) : raw;
+        double score = -INFINITY;
+        if (row->live[j]) {
+            score = capped;
+            if (a->bias.data) score += ref_at(a->bias, i, j);
+            if (a->has_alibi) score -= a->slope * (double)attn_distance(&a->sight, i, j);
+        }
+        row->capped[j] = capped;
+        row->s[j] = score;
+        if (a->scores.data) see_score(a, i, j, raw, capped, score);
+    }
+}
+
+/* ---- mix ----------------------------------------------------------------------------------------------------- */
+
+static void mix(const ref_attention *a, int64_t i, ref_rows *row) {
+    for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] = 0;
+    for (int64_t j = 0; j < a->kv_len; j++) {
+        if (!row->live[j]) continue;
+        for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] += row->p[j] * ref_at(a->v, j, c);
+    }
+    for (int64_t c = 0; c < a->v_dim; c++) ref_set(a->out, i, c, row->sum[c]);
+}
+
+/* ---- see ----------------------------------------------------------------------------------------------------- */
+
+/* Does key j come before key k among the largest? Ties go to the lower key; NaN counts as largest, so that it shows. */
+static bool ranks_before(const double *s, int64_t j, int64_t k) {
+    if (isnan(s[j]) || isnan(s[k])) return isnan(s[j]) && (!isnan(s[k]) || j < k);
+    return s[j] > s[k] || (s[j] == s[k] && j < k);
+}
+
+static void see_top(const ref_attention *a, int64_t i, const ref_rows *row) {
+    int64_t last = -1;
+    for (int64_t rank = 0; rank < a->top_k; rank++) {
+        int64_t best = -1;
+        for (int64_t j = 0; j < a->kv_len; j++) {
+            if (!row->live[j] || (rank > 0 && (last < 0 || !ranks_before(row->s, last, j)))) continue;
+            if (best < 0 || ranks_before(row->s, j, best)) best = j;
+        }
+        last = best;
+        if (a->top_index.data) ref_set(a->top_index, i, rank, (double)best);
+        if (a->top_weight.data) ref_set(a->top_weight, i, rank, best < 0 ? 0 : row->p[best]);
+    }
+}
+
+static void see_row(const ref_attention *a, int64_t i, const ref_rows *row, ref_norm norm, double *received) {
+    if (a->lse.data) ref_put(a->lse, i, ref_lse(norm));
+    if (a->entropy.data) ref_put(a->entropy, i, ref_entropy(a->kv_len, row->live, norm, row->s, row->p));
+    for (int64_t j = 0; a->weights.data && j < a->kv_len; j++) ref_set(a->weights, i, j, row->p[j]);
+    for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] += row->p[j];
+    if (a->top_k > 0) see_top(a, i, row);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------------- */
+
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received) {
+    for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] = 0;
+    for (int64_t i = 0; i < a->q_len; i++) {
+        ref_attention_scores(a, i, row);
+        ref_norm norm = ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+        if (a->out.data) mix(a, i, row);
+        see_row(a, i, row, norm, received);
+    }
+    for (int64_t j = 0; a->received.data && j < a->kv_len; j++) ref_put(a->received, j, received[j]);
+}

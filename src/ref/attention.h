@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The definition of attention, forward and backward, for one head: plain loops over one row of scores at a time, in double.
+ * Read attention.c first, then weighting.c, then attention_backward.c. */
+#ifndef ATTN_REF_ATTENTION_H
+#define ATTN_REF_ATTENTION_H
+
+#include "../mask.h"
+#include "element.h"
+
+#include <stddef.h>
+
+/* One head. Optional members have data NULL. */
+typedef struct ref_attention {
+    int64_t q_len, kv_len, dim, v_dim;
+    ref_matrix q, k, v;    /* [q_len, dim], [kv_len, dim], [kv_len, v_dim] */
+    ref_matrix out;        /* optional [q_len, v_dim] */
+    ref_matrix mask, bias; /* optional [q_len, kv_len] */
+    attn_sight sight;      /* what lengths, causal masks and windows leave to see */
+    int32_t score, weighting;
+    ref_vector score_weight; /* [dim], for the additive score */
+    double scale, softcap;   /* softcap 0: none */
+    double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
+    bool has_alibi;
+
+    /* what is to be seen, each optional */
+    ref_vector lse, entropy;    /* [q_len] */
+    ref_vector received;        /* [kv_len] */
+    ref_matrix weights, scores; /* [q_len, kv_len] */
+    int32_t scores_stage;
+    ref_matrix top_index, top_weight; /* [q_len, top_k] */
+    int64_t top_k;
+} ref_attention;
+
+/* The row that is worked on. The caller lends the memory. */
+typedef struct ref_rows {
+    double *q;          /* [dim] query i */
+    double *capped;     /* [kv_len] scores after softcap */
+    double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
+    double *dp, *ds;    /* [kv_len] their gradients */
+    double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
+    bool *live;         /* [kv_len] the keys that query i sees */
+} ref_rows;
+
+/* Bytes of ref_rows' arrays; SIZE_MAX when they do not fit. */
+size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim);
+/* Lays them out in `memory`, which is aligned to 8 bytes. */
+ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim);
+
+/* Fills in q, live, capped and s of row i; and a->scores. */
+void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
+/* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
+
+/* ---- backward ------------------------------------------------------------------------------------------------ */
+
+typedef struct ref_attention_grads {
+    ref_matrix dout; /* [q_len, v_dim] */
+    ref_vector dlse; /* optional [q_len] */
+} ref_attention_grads;
+
+/* dq [q_len, dim] of this head. */
+void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq);
+/* The others belong to more than this head: its share is added. dk [kv_len, dim], dv [kv_len, v_dim], dw [dim]. */
+void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk);
+void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
+void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw);
+void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dslope);
+/* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
+void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
+                             int64_t step);
+
+#endif

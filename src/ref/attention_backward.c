@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gradients of attention, as calculus gives them. Every sum over rows visits them in order and computes the row afresh, so
+ * nothing but one row is ever held. A masked key takes part in nothing. */
+#include "attention.h"
+#include "weighting.h"
+
+#include <math.h>
+
+/* Row i up to the scores: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds. */
+static void backward_row(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row) {
+    ref_attention_scores(a, i, row);
+    ref_norm norm = ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+    for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
+    for (int64_t j = 0; j < a->kv_len; j++) {
+        row->dp[j] = 0;
+        if (!row->live[j]) continue;
+        for (int64_t c = 0; c < a->v_dim; c++) row->dp[j] += row->dout[c] * ref_at(a->v, j, c);
+    }
+    double dlse = g->dlse.data ? ref_get(g->dlse, i) : 0;
+    ref_weigh_backward(a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
+}
+
+/* capped = c tanh(raw / c) and raw = scale * score, so dscore = ds (1 - (capped / c)^2) scale. */
+static double score_gradient(const ref_attention *a, const ref_rows *row, int64_t j) {
+    double t = a->softcap > 0 ? row->capped[j] / a->softcap : 0;
+    return row->ds[j] * (1 - t) * (1 + t) * a->scale;
+}
+
+/* d score / d a_d of the additive score sum_d w_d tanh(a_d), a = q + k: the same for q and for k. */
+static double additive_slope(const ref_attention *a, const ref_rows *row, int64_t j, int64_t d) {
+    double t = tanh(row->q[d] + ref_at(a->k, j, d));
+    return ref_get(a->score_weight, d) * (1 - t) * (1 + t);
+}
+
+/* score = q . k: d score / dq = k. */
+static double slope_in_q(const ref_attention *a, const ref_rows *row, int64_t j, int64_t d) {
+    return a->score == ATTN_ADDITIVE ? additive_slope(a, row, j, d) : ref_at(a->k, j, d);
+}
+
+/* score = q . k: d score / dk = q. */
+static double slope_in_k(const ref_attention *a, const ref_rows *row, int64_t j, int64_t d) {
+    return a->score == ATTN_ADDITIVE ? additive_slope(a, row, j, d) : row->q[d];
+}
+
+/* dq_i = sum_j dscore_ij d score / dq */
+void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        for (int64_t d = 0; d < a->dim; d++) row->sum[d] = 0;
+        for (int64_t j = 0; j < a->kv_len; j++) {
+            if (!row->live[j]) continue;
+            double dscore = score_gradient(a, row, j);
+            for (int64_t d = 0; d < a->dim; d++) row->sum[d] += dscore * slope_in_q(a, row, j, d);
+        }
+        for (int64_t d = 0; d < a->dim; d++) ref_set(dq, i, d, row->sum[d]);
+    }
+}
+
+/* dk_j = sum_i dscore_ij d score / dk */
+void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        for (int64_t j = 0; j < a->kv_len; j++) {
+            if (!row->live[j]) continue;
+            double dscore = score_gradient(a, row, j);
+            for (int64_t d = 0; d < a->dim; d++) dk[j * a->dim + d] += dscore * slope_in_k(a, row, j, d);
+        }
+    }
+}
+
+/* dv_j = sum_i p_ij do_i */
+void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        ref_attention_scores(a, i, row);
+        ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+        for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
+        for (int64_t j = 0; j < a->kv_len; j++) {
+            if (!row->live[j]) continue;
+            for (int64_t c = 0; c < a->v_dim; c++) dv[j * a->v_dim + c] += row->p[j] * row->dout[c];
+        }
+    }
+}
+
+/* score = sum_d w_d tanh(q_d + k_d): dw_d = sum_ij dscore_ij tanh(q_id + k_jd) */
+void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        for (int64_t j = 0; j < a->kv_len; j++) {
+            if (!row->live[j]) continue;
+            double dscore = score_gradient(a, row, j);
+            for (int64_t d = 0; d < a->dim; d++) dw[d] += dscore * tanh(row->q[d] + ref_at(a->k, j, d));
+        }
+    }
+}
+
+/* s = capped + bias - slope * distance: dslope = -sum_ij ds_ij distance_ij */
+void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dslope) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        for (int64_t j = 0; j < a->kv_len; j++)
+            if (row->live[j]) *dslope -= row->ds[j] * (double)attn_distance(&a->sight, i, j);
+    }
+}
+
+/* s = capped + bias - slope * distance: dbias = ds */
+void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
+                             int64_t step) {
+    backward_row(a, g, i, row);
+    for (int64_t j = 0; j < a->kv_len; j++)
+        if (row->live[j]) dbias[j * step] += row->ds[j];
+}

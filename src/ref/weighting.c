@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The weightings, each with its gradient below it: softmax, sigmoid, normalised sum. */
+#include "weighting.h"
+
+#include <attn/attn.h>
+
+#include <math.h>
+
+/* ---- softmax: p_j = exp(s_j) / sum_k exp(s_k) ------------------------------------------------------------- */
+
+/* The largest live score; NaN if one is NaN, -inf if there is none. */
+static double live_max(int64_t n, const bool *live, const double *s) {
+    double max = -INFINITY;
+    for (int64_t j = 0; j < n; j++) {
+        if (!live[j]) continue;
+        if (isnan(s[j])) return s[j];
+        if (s[j] > max) max = s[j];
+    }
+    return max;
+}
+
+/* The maximum is taken off first, so that no exponential overflows. */
+static ref_norm softmax(int64_t n, const bool *live, const double *s, double *p) {
+    ref_norm norm = { .max = live_max(n, live, s) };
+    if (norm.max == -INFINITY) return norm; /* nothing to share out: all weights stay 0 */
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) norm.sum += exp(s[j] - norm.max);
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) p[j] = exp(s[j] - norm.max) / norm.sum;
+    return norm;
+}
+
+/* d p_j / d s_k = p_j ([j = k] - p_k) and d lse / d s_k = p_k, so ds_k = p_k (dp_k - sum_j p_j dp_j + dlse). */
+static void softmax_backward(int64_t n, const bool *live, const double *p, const double *dp, double dlse, double *ds) {
+    double mean = 0;
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) mean += p[j] * dp[j];
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) ds[j] = p[j] * (dp[j] - mean + dlse);
+}
+
+double ref_lse(ref_norm norm) { return isinf(norm.max) ? norm.max : norm.max + log(norm.sum); }
+
+/* -sum p ln p = ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. */
+double ref_entropy(int64_t n, const bool *live, ref_norm norm, const double *s, const double *p) {
+    if (norm.max == -INFINITY) return 0;
+    double shifted = 0;
+    for (int64_t j = 0; j < n; j++)
+        if (live[j] && p[j] != 0) shifted += p[j] * (s[j] - norm.max);
+    return log(norm.sum) - shifted;
+}
+
+/* ---- sigmoid: p_j = 1 / (1 + exp(-s_j)) ------------------------------------------------------------------- */
+
+static void sigmoid(int64_t n, const bool *live, const double *s, double *p) {
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) p[j] = s[j] < 0 ? exp(s[j]) / (1 + exp(s[j])) : 1 / (1 + exp(-s[j]));
+}
+
+/* dp_j / ds_j = p_j (1 - p_j), where 1 - p_j is the sigmoid of -s_j. */
+static void sigmoid_backward(int64_t n, const bool *live, const double *s, const double *p, const double *dp, double *ds) {
+    for (int64_t j = 0; j < n; j++) {
+        if (!live[j]) continue;
+        double rest = s[j] < 0 ? 1 / (1 + exp(s[j])) : exp(-s[j]) / (1 + exp(-s[j]));
+        ds[j] = p[j] * rest * dp[j];
+    }
+}
+
+/* ---- normalised sum: p_j = s_j / sum_k s_k ----------------------------------------------------------------- */
+
+static ref_norm normalized_sum(int64_t n, const bool *live, const double *s, double *p) {
+    ref_norm norm = { 0 };
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) norm.sum += s[j];
+    if (norm.sum == 0) return norm; /* all weights stay 0 */
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) p[j] = s[j] / norm.sum;
+    return norm;
+}
+
+/* d p_j / d s_k = ([j = k] - p_j) / sum, so ds_k = (dp_k - sum_j p_j dp_j) / sum. */
+static void normalized_sum_backward(int64_t n, const bool *live, ref_norm norm, const double *p, const double *dp, double *ds) {
+    double mean = 0;
+    if (norm.sum == 0) return;
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) mean += p[j] * dp[j];
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) ds[j] = (dp[j] - mean) / norm.sum;
+}
+
+/* ---- by name ----------------------------------------------------------------------------------------------- */
+
+ref_norm ref_weigh(int32_t weighting, int64_t n, const bool *live, const double *s, double *p) {
+    for (int64_t j = 0; j < n; j++) p[j] = 0;
+    switch (weighting) {
+    case ATTN_WEIGHT_SOFTMAX: return softmax(n, live, s, p);
+    case ATTN_WEIGHT_NORMALIZED_SUM: return normalized_sum(n, live, s, p);
+    default: sigmoid(n, live, s, p); return (ref_norm){ 0 };
+    }
+}
+
+void ref_weigh_backward(int32_t weighting, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p,
+                        const double *dp, double dlse, double *ds) {
+    for (int64_t j = 0; j < n; j++) ds[j] = 0;
+    switch (weighting) {
+    case ATTN_WEIGHT_SOFTMAX: softmax_backward(n, live, p, dp, dlse, ds); break;
+    case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); break;
+    default: sigmoid_backward(n, live, s, p, dp, ds); break;
+    }
+}
