@@ -102,6 +102,9 @@ typedef struct attn_norm_grads {
     uint64_t    reserved[16];
 } attn_norm_grads;
 
+/* Bytes a call needs with n_threads: none for evenly spaced rows of dense elements and (backward) given mean and rstd. */
+ATTN_API size_t attn_norm_workspace(const attn_norm_args *a, int32_t n_threads);
+ATTN_API size_t attn_norm_backward_workspace(const attn_norm_args *a, const attn_norm_grads *g, int32_t n_threads);
 ATTN_API attn_status attn_norm(const attn_norm_args *a, const attn_exec *exec);
 /* Reads x, weight, and mean and rstd where given; not y. */
 ATTN_API attn_status attn_norm_backward(const attn_norm_args *a, const attn_norm_grads *g, const attn_exec *exec);
