@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How the vocabulary and the algorithms are written down for the compiler: always inlined, small loops over registers unrolled.
+ * Every simd/<instruction set>_<element>.h defines the same words; the algorithms use nothing else:
+ *
+ *     elem, ELEM_BITS       float and 32, or double and 64
+ *     vf, VL                a vector of VL elements           vm   one condition per lane
+ *     v_load v_store        any alignment                     v_load_n v_store_n   the first n of VL lanes; the rest reads as 0
+ *     v_set v_zero v_iota   x everywhere; 0; 0, 1, 2, ...
+ *     v_add v_sub v_mul v_div v_sqrt v_neg v_abs
+ *     v_max v_min           a > b ? a : b, a < b ? a : b: when either is NaN, the second operand
+ *     v_fma v_fms v_fnma    a*b + c, a*b - c, c - a*b; rounded once, except on "generic", which rounds twice
+ *     v_round v_floor       to nearest even; towards -inf
+ *     v_scale2              x * 2^n for integral n, rounded once, overflow and underflow as IEEE; |x| within [2^-20, 2^20]
+ *     v_exponent            floor(log2 x) of a positive normal x
+ *     v_copysign            |x| with the sign of s
+ *     v_lt v_le v_eq        ordered comparisons: false with NaN       v_isnan
+ *     v_select              m ? a : b                         v_both v_either v_not   on conditions
+ *     v_any v_bits v_mask   is one lane set; lanes as bits, lane 0 lowest; and back
+ *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
+ *     v_transpose           a VL x VL block in registers */
+#ifndef ATTN_SIMD_INLINE_H
+#define ATTN_SIMD_INLINE_H
+
+#define V static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+#endif
