@@ -212,7 +212,11 @@ static int load_unknown(const loader *l, const json_t *value, tokenizer *t) {
     if (!value || json_is_null(value)) return IO_OK;
     if (!json_is_string(value)) return loader_fail(l, "model.unk_token", "has to be a string");
     t->model.unknown = find_in_model(t, json_string_value(value), json_string_length(value));
-    return t->model.unknown == BPE_NONE ? loader_fail(l, "model.unk_token", "is not in the vocabulary") : IO_OK;
+    if (t->model.unknown != BPE_NONE) return IO_OK;
+    /* Some files name one that they lack; where every byte is a token it is never needed. */
+    for (int byte = 0; byte < 256; byte++)
+        if (t->model.byte_id[byte] == BPE_NONE) return loader_fail(l, "model.unk_token", "is not in the vocabulary");
+    return IO_OK;
 }
 
 /* A string that only the empty one is implemented for. */

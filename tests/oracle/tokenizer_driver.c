@@ -3,7 +3,8 @@
  * newline and the bytes; one line of JSON goes out for each.
  *
  *     tokenizer_driver train FILE VOCAB_SIZE MIN_FREQUENCY FORM LOWERCASE PREFIX_SPACE    (FORM 0 NFC, 1 NFKC, 2 as it is)
- *     tokenizer_driver encode FILE MAX_LENGTH     {"ids", "start", "end", "word", "truncated", "decoded" in hex, "plain" the same without special tokens}
+ *     tokenizer_driver encode FILE MAX_LENGTH     {"ids", "start", "end", "word", "decoded", "plain", "truncated"}: decoded is
+ *                                                 the text in hex, plain the same without special tokens
  *     tokenizer_driver copy FILE OUT              loads and saves
  *     tokenizer_driver config FILE OUT LENGTH     tokenizer_config.json */
 #include <inttypes.h>
