@@ -53,7 +53,7 @@ static int read_header(png_job *job) {
     if (job->png) job->info = png_create_info_struct(job->png);
     if (!job->info) return io_no_memory(job->error, job->name, sizeof(png_job));
     if (setjmp(job->failed)) return io_fail(job->error, IO_BAD_DATA, "%s: not a valid PNG: %s", job->name, job->why);
-    png_set_user_limits(job->png, IMAGE_MAX_SIDE, IMAGE_MAX_SIDE);
+    png_set_user_limits(job->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* image_check_size has the smaller ones, and says them */
     png_set_chunk_malloc_max(job->png, MAX_CHUNK);
     png_set_chunk_cache_max(job->png, MAX_CHUNKS);
     png_set_read_fn(job->png, job, read_bytes);
