@@ -64,13 +64,13 @@ static int read_shape(const reader *r, const json_t *about, safetensors_entry *e
     if (rank > ATTN_MAX_RANK)
         return io_fail(r->error, IO_BAD_MODEL, "%s: tensor '%s' has rank %zu; at most %d is read", r->name, e->name, rank,
                        ATTN_MAX_RANK);
-    e->tensor.rank = (int32_t)rank;
+    int64_t extents[ATTN_MAX_RANK];
     *bytes = width;
     bool empty = false, overflow = false;
     for (size_t i = 0; i < rank; i++) {
         size_t extent;
         if (!get_size(json_array_get(shape, i), &extent)) return bad(r, e->name, "an extent is not an integer from 0 up");
-        e->tensor.shape[i] = (int64_t)extent;
+        extents[i] = (int64_t)extent;
         empty |= extent == 0;
         overflow |= __builtin_mul_overflow(*bytes, extent, bytes);
     }
@@ -78,11 +78,7 @@ static int read_shape(const reader *r, const json_t *about, safetensors_entry *e
         *bytes = 0;
     else if (overflow)
         return bad(r, e->name, "its elements overflow 64 bits");
-    int64_t stride = 1;
-    for (size_t i = rank; i-- > 0;) { /* within bytes, which did not overflow, unless the tensor is empty */
-        e->tensor.stride[i] = empty ? 1 : stride;
-        if (!empty) stride *= e->tensor.shape[i];
-    }
+    e->tensor = attn_dense(e->tensor.dtype, NULL, (int32_t)rank, extents);
     return IO_OK;
 }
 

@@ -27,8 +27,8 @@ typedef struct text {
     bool failed;
 } text;
 
-static void append(text *t, const char *s, size_t n) {
-    size_t need;
+static void append(text *t, const char *s) {
+    size_t n = strlen(s), need;
     if (t->failed || __builtin_add_overflow(t->size, n, &need) || need > SIZE_MAX / 2) {
         t->failed = true;
         return;
@@ -47,7 +47,7 @@ static void append(text *t, const char *s, size_t n) {
 }
 
 static void append_string(text *t, const char *s) {
-    append(t, "\"", 1);
+    append(t, "\"");
     for (; *s; s++) {
         char escape[8];
         if (*s == '"' || *s == '\\')
@@ -56,15 +56,15 @@ static void append_string(text *t, const char *s) {
             snprintf(escape, sizeof escape, "\\u%04x", (unsigned)*s);
         else
             snprintf(escape, sizeof escape, "%c", *s);
-        append(t, escape, strlen(escape));
+        append(t, escape);
     }
-    append(t, "\"", 1);
+    append(t, "\"");
 }
 
 static void append_number(text *t, uint64_t n) {
     char digits[24];
     snprintf(digits, sizeof digits, "%" PRIu64, n);
-    append(t, digits, strlen(digits));
+    append(t, digits);
 }
 
 /* ---- checking --------------------------------------------------------------------------------------------- */
@@ -136,29 +136,28 @@ static int place(const safetensors_entry *entries, size_t n, item *items, size_t
 /* ---- writing ---------------------------------------------------------------------------------------------- */
 
 static void append_item(text *t, const item *it) {
-    append(t, ",", 1);
+    append(t, ",");
     append_string(t, it->name);
-    append(t, ":{\"dtype\":\"", 10);
-    append(t, it->type->name, strlen(it->type->name));
-    append(t, "\",\"shape\":[", 11);
+    append(t, ":{\"dtype\":\"");
+    append(t, it->type->name);
+    append(t, "\",\"shape\":[");
     for (int32_t i = 0; i < it->tensor->rank; i++) {
-        if (i > 0) append(t, ",", 1);
+        if (i > 0) append(t, ",");
         append_number(t, (uint64_t)it->tensor->shape[i]);
     }
-    append(t, "],\"data_offsets\":[", 18);
+    append(t, "],\"data_offsets\":[");
     append_number(t, it->begin);
-    append(t, ",", 1);
+    append(t, ",");
     append_number(t, it->begin + it->size);
-    append(t, "]}", 2);
+    append(t, "]}");
 }
 
 /* The JSON, padded with spaces so that the data begins at a multiple of 8. */
 static void append_header(text *t, const item *items, size_t n) {
-    static const char start[] = "{\"__metadata__\":{\"format\":\"pt\"}";
-    append(t, start, sizeof start - 1);
+    append(t, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < n; i++) append_item(t, &items[i]);
-    append(t, "}", 1);
-    while (!t->failed && t->size % 8) append(t, " ", 1);
+    append(t, "}");
+    while (!t->failed && t->size % 8) append(t, " ");
 }
 
 /* The elements along `axis` and behind it, row-major; returns where the next ones go. */
