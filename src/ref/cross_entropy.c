@@ -15,23 +15,23 @@ static double lse_of(const ref_target *t) {
     return ref_logsumexp(&(ref_scores){ .n = t->classes, .x = t->logits, .scale = 1, .op = ATTN_LOG_SOFTMAX });
 }
 
+/* Where lse is not finite (a NaN, a +inf, or nothing but -inf among the logits) there are no probabilities: NaN. */
 double ref_cross_entropy(const ref_target *t) {
     double lse = lse_of(t), loss = 0;
+    if (!isfinite(lse)) return NAN;
     for (int64_t c = 0; c < t->classes; c++) {
-        double target = target_at(t, c);
-        /* A hard target has no term but its own: a logit of -inf elsewhere is a class that is ruled out. */
-        if (target == 0 && !t->soft.data) continue;
-        loss -= target * (ref_get(t->logits, c) - lse);
+        /* A hard target without smoothing has one term: a logit of -inf elsewhere is a class that is ruled out. */
+        if (!t->soft.data && t->smoothing == 0 && c != t->label) continue;
+        loss -= target_at(t, c) * (ref_get(t->logits, c) - lse);
     }
-    return t->z_loss == 0 ? loss : loss + t->z_loss * lse * lse;
+    return loss + t->z_loss * lse * lse;
 }
 
 void ref_cross_entropy_backward(const ref_target *t, double factor, ref_vector dlogits) {
-    double lse = lse_of(t), total = 0;
+    double lse = lse_of(t), total = 2 * t->z_loss * lse;
     for (int64_t c = 0; c < t->classes; c++) total += target_at(t, c);
-    if (t->z_loss != 0) total += 2 * t->z_loss * lse;
     for (int64_t c = 0; c < t->classes; c++) {
-        double p = exp(ref_get(t->logits, c) - lse);
+        double p = isfinite(lse) ? exp(ref_get(t->logits, c) - lse) : NAN;
         ref_put(dlogits, c, factor * (total * p - target_at(t, c)));
     }
 }

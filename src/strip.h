@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Strips: a few rows at a time brought into dense memory and back, whatever their strides. Rows that lie side by side (softmax
+ * along another axis than the last) are transposed block by block, so that memory is read and written in whole lines. */
+#ifndef ATTN_STRIP_H
+#define ATTN_STRIP_H
+
+#include "rows.h"
+
+#include "kernels/kernels.h"
+
+/* How many rows make a strip, and how much of the worker's memory one may take: beyond that, rows are worked on in pieces.
+ * Without lent or own memory a strip of pieces stands on the stack. */
+enum { STRIP_ROWS = 32, STRIP_STACK_ROWS = 8, STRIP_LIMIT = 4 << 20 };
+
+/* Rows `row` elements apart, whose elements are `step` apart. */
+typedef struct attn_strip {
+    char *data;
+    int64_t row, step;
+    size_t size; /* of an element */
+} attn_strip;
+
+static inline char *attn_strip_at(attn_strip s, int64_t row, int64_t j) {
+    return s.data + (row * s.row + j * s.step) * (int64_t)s.size;
+}
+
+/* Tensor `t` of a block, from row `row` on. */
+attn_strip attn_strip_of(const attn_rows *rows, const attn_rows_block *block, int32_t t, int64_t row);
+
+/* to[r, j] = from[r, j] for r < rows, j < n; to and from are of one element type, and one of them is dense along its rows. */
+void attn_strip_copy(const attn_softmax_kernels *k, int64_t rows, int64_t n, attn_strip from, attn_strip to);
+
+/* The memory that strips work in: `capacity` elements of each of `rows` rows, in each of `buffers` buffers. */
+typedef struct attn_strip_plan {
+    int64_t rows, capacity;
+    size_t bytes; /* of each worker's scratch; 0: the stack's buffer is enough */
+} attn_strip_plan;
+
+/* The stack's buffer for `buffers` buffers of elements of up to 8 bytes. */
+#define STRIP_STACK_BYTES(buffers) ((size_t)(buffers)*STRIP_STACK_ROWS * ATTN_ROW_PIECE * 8)
+
+/* A lent workspace that is too small is left alone: the plan then has no bytes. */
+attn_strip_plan attn_strip_plan_for(int64_t n, size_t size, int32_t buffers, const attn_exec *exec);
+
+#endif
