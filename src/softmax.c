@@ -106,7 +106,7 @@ static attn_status run_scores(const attn_softmax_args *a, double scale, score_re
 }
 
 attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec) {
-    double scale;
+    double scale = 1;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_input("x", &a->x);
     if (s == ATTN_OK) s = check_beside("y", &a->y, &a->x, true);
@@ -115,7 +115,7 @@ attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec) {
 }
 
 attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec) {
-    double scale;
+    double scale = 1;
     attn_tensor lse;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_input("x", &a->x);
@@ -130,7 +130,7 @@ static attn_status check_grads(const attn_softmax_grads *g) {
 }
 
 attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
-    double scale;
+    double scale = 1;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_grads(g);
     if (s == ATTN_OK) s = check_input("y", &a->y);
@@ -145,7 +145,7 @@ attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax
 }
 
 attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
-    double scale;
+    double scale = 1;
     attn_tensor dy;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_grads(g);

@@ -91,10 +91,11 @@ V elem v_hmax(vf x) {
     return m;
 }
 V void v_transpose(vf *r) {
-    vf t[VL];
-    UNROLL
-    for (int i = 0; i < VL; i++) UNROLL
-    for (int j = 0; j < VL; j++) t[i][j] = r[j][i];
-    UNROLL
-    for (int i = 0; i < VL; i++) r[i] = t[i];
+    elem t[VL][VL];
+    for (int i = 0; i < VL; i++) v_store(t[i], r[i]);
+    for (int i = 0; i < VL; i++) {
+        elem column[VL];
+        for (int j = 0; j < VL; j++) column[j] = t[j][i];
+        r[i] = v_load(column);
+    }
 }
