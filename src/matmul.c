@@ -119,14 +119,16 @@ static attn_matmul_block block_of(const product_job *p, int64_t i, int64_t j) {
     return t;
 }
 
-/* Blocks small enough that a few threads share them evenly, and never so small that packing a and starting cost much. */
+/* Blocks small enough that a few threads share them evenly, while each is work enough to pay for handing it out. */
 static void choose_blocks(product_job *p) {
-    enum { PLENTY = 16, SMALLEST = 4 };
+    enum { PLENTY = 16, SMALLEST = 4, WORK = 500000 }; /* multiply-adds */
     p->m_block = p->kernels->matmul.m_block;
     p->n_block = p->kernels->matmul.n_block;
     p->n_blocks = (p->n + p->n_block - 1) / p->n_block;
-    int64_t smallest = p->m_block / SMALLEST;
-    while (p->m_block > smallest && (p->m + p->m_block - 1) / p->m_block * p->n_blocks < PLENTY) p->m_block /= 2;
+    int64_t smallest = p->m_block / SMALLEST, columns = p->n < p->n_block ? p->n : p->n_block;
+    while (p->m_block > smallest && (p->m + p->m_block - 1) / p->m_block * p->n_blocks < PLENTY &&
+           (double)p->m_block * (double)columns * (double)p->k > WORK)
+        p->m_block /= 2;
     p->m_blocks = (p->m + p->m_block - 1) / p->m_block;
 }
 
