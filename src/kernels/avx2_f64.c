@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every kernel for AVX2 with FMA and 64-bit elements. */
 #include "kernels.h"
+#include "../philox.h"
+#include "../ref/ops.h"
 
-#include <attn/attn.h>
+#include <attn/ops.h>
 
 #include <math.h>
 #include <string.h>
@@ -15,12 +17,20 @@
 #include "vmath.h"
 
 #include "math.inc"
+#include "activation.inc"
+#include "norm.inc"
+#include "elementwise.inc"
+#define MATMUL_MR 6
+#define MATMUL_NV 2
+#include "matmul.inc"
 
 const attn_kernels attn_kernels_avx2_f64 = {
     .isa = "avx2",
     .dtype = ATTN_F64,
     .lanes = VL,
     .math = MATH_KERNELS,
+    .matmul = MATMUL_KERNELS,
+    .vector = VECTOR_KERNELS,
 };
 
 #include "target_end.h"
