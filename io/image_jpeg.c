@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JPEG through libjpeg, from memory. libjpeg reports failure by longjmp; a file that ends too early is a failure here, where libjpeg
- * would fill the rest with gray. The orientation that cameras note beside the pixels is not applied. */
+/* JPEG through libjpeg, from memory. libjpeg reports failure by longjmp; a file or a scan that ends too early is a failure here, where
+ * libjpeg would fill the rest with gray. The orientation that cameras note beside the pixels is not applied. */
 #include <setjmp.h>
 #include <stdio.h> /* jpeglib.h needs FILE */
 #include <string.h>
@@ -33,7 +33,7 @@ static void on_error(j_common_ptr jpeg) {
 }
 
 static void on_message(j_common_ptr jpeg, int level) {
-    if (level < 0 && jpeg->err->msg_code == JWRN_JPEG_EOF) on_error(jpeg);
+    if (level < 0 && (jpeg->err->msg_code == JWRN_JPEG_EOF || jpeg->err->msg_code == JWRN_HIT_MARKER)) on_error(jpeg);
 }
 
 static void on_progress(j_common_ptr jpeg) {

@@ -8,7 +8,8 @@
 
 #include "image.h"
 
-enum { WEIGHT_BITS = 22 }; /* a weight is up to 2^22, a byte 2^8: the sum stays below 2^31 */
+/* Weights add up to 2^22, give or take half a unit each, and a byte is below 2^8: sums stay below 2^31. */
+enum { WEIGHT_BITS = 22, HALF = 1 << (WEIGHT_BITS - 1) };
 
 /* For each output position: where its input begins, how many pixels it takes, and their weights. */
 typedef struct filter {
@@ -23,6 +24,7 @@ static void filter_free(filter *f) {
     free(f->weight);
 }
 
+/* On failure *f holds what there is to free, too. */
 static int filter_new(int32_t from, int32_t to, filter *f, io_error *error) {
     double scale = (double)from / to, wide = scale > 1.0 ? scale : 1.0;
     *f = (filter){ .most = (size_t)ceil(wide) * 2 + 1 };
@@ -34,7 +36,6 @@ static int filter_new(int32_t from, int32_t to, filter *f, io_error *error) {
     double *exact = malloc(f->most * sizeof *exact);
     if (!f->first || !f->count || !f->weight || !exact) {
         free(exact);
-        filter_free(f);
         return io_no_memory(error, "resizing", weights);
     }
     for (int32_t i = 0; i < to; i++) {
@@ -54,47 +55,62 @@ static int filter_new(int32_t from, int32_t to, filter *f, io_error *error) {
     return IO_OK;
 }
 
-/* One output value: `step` is the distance between neighbours along the filtered axis. */
-static uint8_t weigh(const uint8_t *from, size_t step, const int32_t *weight, int32_t count) {
-    int64_t sum = 1 << (WEIGHT_BITS - 1);
-    for (int32_t k = 0; k < count; k++) sum += (int64_t)from[(size_t)k * step] * weight[k];
+static uint8_t rounded(int32_t sum) {
     sum >>= WEIGHT_BITS;
     return (uint8_t)(sum > 255 ? 255 : sum);
 }
 
+/* Along a row the neighbours of a value are `channels` apart. */
 static void filter_rows(const image *in, const filter *f, image *out) {
-    size_t channels = (size_t)in->channels, in_row = (size_t)in->width * channels, out_row = (size_t)out->width * channels;
-    for (size_t y = 0; y < (size_t)out->height; y++)
-        for (size_t x = 0; x < (size_t)out->width; x++)
-            for (size_t c = 0; c < channels; c++)
-                out->pixels[y * out_row + x * channels + c] = weigh(in->pixels + y * in_row + (size_t)f->first[x] * channels + c,
-                                                                    channels, f->weight + x * f->most, f->count[x]);
+    size_t channels = (size_t)in->channels, in_row = (size_t)in->width * channels;
+    uint8_t *to = out->pixels;
+    for (size_t y = 0; y < (size_t)out->height; y++) {
+        for (size_t x = 0; x < (size_t)out->width; x++) {
+            const uint8_t *from = in->pixels + y * in_row + (size_t)f->first[x] * channels;
+            const int32_t *weight = f->weight + x * f->most;
+            for (size_t c = 0; c < channels; c++) {
+                int32_t sum = HALF;
+                for (size_t k = 0; k < (size_t)f->count[x]; k++) sum += from[k * channels + c] * weight[k];
+                *to++ = rounded(sum);
+            }
+        }
+    }
 }
 
-static void filter_columns(const image *in, const filter *f, image *out) {
+/* Down the columns whole rows are added up, in `sums`, so that memory is read in its order. */
+static void filter_columns(const image *in, const filter *f, int32_t *sums, image *out) {
     size_t row = (size_t)in->width * (size_t)in->channels;
-    for (size_t y = 0; y < (size_t)out->height; y++)
-        for (size_t x = 0; x < row; x++)
-            out->pixels[y * row + x] =
-                weigh(in->pixels + (size_t)f->first[y] * row + x, row, f->weight + y * f->most, f->count[y]);
+    for (size_t y = 0; y < (size_t)out->height; y++) {
+        for (size_t x = 0; x < row; x++) sums[x] = HALF;
+        for (size_t k = 0; k < (size_t)f->count[y]; k++) {
+            const uint8_t *from = in->pixels + ((size_t)f->first[y] + k) * row;
+            int32_t weight = f->weight[y * f->most + k];
+            for (size_t x = 0; x < row; x++) sums[x] += from[x] * weight;
+        }
+        for (size_t x = 0; x < row; x++) out->pixels[y * row + x] = rounded(sums[x]);
+    }
 }
 
 /* One axis; the other keeps its extent. */
 static int resize_axis(const image *in, bool along_rows, int32_t extent, image *out, io_error *error) {
-    filter f;
+    filter f = { 0 };
+    int32_t *sums = NULL;
     int failed = image_new(along_rows ? extent : in->width, along_rows ? in->height : extent, in->channels, out, error);
-    if (failed) return failed;
-    failed = filter_new(along_rows ? in->width : in->height, extent, &f, error);
-    if (failed) {
-        image_free(out);
-        return failed;
+    if (!failed) failed = filter_new(along_rows ? in->width : in->height, extent, &f, error);
+    if (!failed && !along_rows) {
+        size_t row = (size_t)in->width * (size_t)in->channels; /* at most 2^15 * 3 */
+        sums = malloc(row * sizeof *sums);
+        if (!sums) failed = io_no_memory(error, "resizing", row * sizeof *sums);
     }
-    if (along_rows)
+    if (failed)
+        image_free(out);
+    else if (along_rows)
         filter_rows(in, &f, out);
     else
-        filter_columns(in, &f, out);
+        filter_columns(in, &f, sums, out);
+    free(sums);
     filter_free(&f);
-    return IO_OK;
+    return failed;
 }
 
 int image_resize(const image *in, int32_t width, int32_t height, image *out, io_error *error) {
