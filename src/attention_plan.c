@@ -2,6 +2,7 @@
 /* Checks an attention call to the last option before anything is written, and fills in the plan. Every refusal is a sentence
  * that names the tensor or field, what it holds and what it should hold. */
 #include "attention_plan.h"
+#include "exec.h"
 #include "status.h"
 
 #include <inttypes.h>
@@ -145,6 +146,14 @@ static attn_status plan_group(const char *name, int64_t heads, int64_t own, int6
     return ATTN_OK;
 }
 
+/* 1 / sqrt(dim), the same whatever the caller's rounding. The volatiles keep the computation between entering and leaving. */
+static double one_over_root(int64_t dim) {
+    unsigned caller = attn_fp_enter();
+    volatile double size = (double)dim, scale = 1 / sqrt(size);
+    attn_fp_leave(caller);
+    return scale;
+}
+
 static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args *a) {
     attn_status s;
     if ((s = attn_check_tensor("q", &a->q, 4, 4)) || (s = attn_check_tensor("k", &a->k, 4, 4)) ||
@@ -165,7 +174,7 @@ static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args
         (s = plan_group("v", p->heads, p->v_heads, &p->v_group)))
         return s;
     p->scale = a->scale;
-    if (a->scale == 0 && !(a->flags & ATTN_SCALE_SET)) p->scale = a->score == ATTN_DOT ? 1 / sqrt((double)p->dim) : 1;
+    if (a->scale == 0 && !(a->flags & ATTN_SCALE_SET)) p->scale = a->score == ATTN_DOT ? one_over_root(p->dim) : 1;
     return ATTN_OK;
 }
 

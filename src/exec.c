@@ -10,28 +10,28 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <xmmintrin.h>
 /* Round to nearest, no flush to zero, no trap; whatever the caller had comes back afterwards, its sticky flags included. */
-static unsigned fp_enter(void) {
+unsigned attn_fp_enter(void) {
     unsigned caller = _mm_getcsr();
     _mm_setcsr(0x1f80);
     return caller;
 }
-static void fp_leave(unsigned caller) { _mm_setcsr(caller); }
+void attn_fp_leave(unsigned caller) { _mm_setcsr(caller); }
 #elif defined(__aarch64__)
-static unsigned fp_enter(void) {
+unsigned attn_fp_enter(void) {
     uint64_t caller;
     __asm__ volatile("mrs %0, fpcr" : "=r"(caller));
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
     return (unsigned)caller;
 }
-static void fp_leave(unsigned caller) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)caller)); }
+void attn_fp_leave(unsigned caller) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)caller)); }
 #else
 #include <fenv.h>
-static unsigned fp_enter(void) {
+unsigned attn_fp_enter(void) {
     unsigned caller = (unsigned)fegetround();
     fesetround(FE_TONEAREST);
     return caller;
 }
-static void fp_leave(unsigned caller) { fesetround((int)caller); }
+void attn_fp_leave(unsigned caller) { fesetround((int)caller); }
 #endif
 
 enum { ALIGNMENT = 64 };
@@ -74,7 +74,7 @@ attn_status attn_session_open(attn_session *s, const attn_exec *exec, attn_need 
                          .scratch = begin ? begin + attn_round64(need.shared) : NULL,
                          .per_worker = attn_round64(need.per_worker),
                          .owned = owned,
-                         .caller_fp = fp_enter() };
+                         .caller_fp = attn_fp_enter() };
     return ATTN_OK;
 }
 
@@ -88,11 +88,11 @@ typedef struct job {
 
 static void draw_items(void *argument, int32_t worker) {
     job *j = argument;
-    unsigned caller_fp = fp_enter();
+    unsigned caller_fp = attn_fp_enter();
     char *scratch = j->session->scratch ? j->session->scratch + (size_t)worker * j->session->per_worker : NULL;
     for (int64_t item; (item = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->n_items;)
         j->work(j->context, item, scratch);
-    fp_leave(caller_fp);
+    attn_fp_leave(caller_fp);
 }
 
 void attn_session_run(attn_session *s, int64_t n_items, attn_work work, void *context) {
@@ -106,5 +106,5 @@ void attn_session_run(attn_session *s, int64_t n_items, attn_work work, void *co
 
 void attn_session_close(attn_session *s) {
     free(s->owned);
-    fp_leave(s->caller_fp);
+    attn_fp_leave(s->caller_fp);
 }

@@ -35,6 +35,11 @@ attn_status attn_session_open(attn_session *s, const attn_exec *exec, attn_need 
 void attn_session_run(attn_session *s, int64_t n_items, attn_work work, void *context);
 void attn_session_close(attn_session *s);
 
+/* The default floating-point environment: round to nearest, no flush to zero. Sessions and their workers are in it; what a
+ * front-end computes before it opens one is not. Leaving brings the caller's back. */
+unsigned attn_fp_enter(void);
+void attn_fp_leave(unsigned caller);
+
 /* Carves `bytes` (rounded up to 64) off a region; for laying out shared and scratch memory the same way it was counted. */
 static inline size_t attn_round64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 static inline void *attn_carve(char **at, size_t bytes) {
