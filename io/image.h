@@ -36,8 +36,8 @@ int image_write_png(const char *path, const image *in, io_error *error);
 int image_new(int32_t width, int32_t height, int32_t channels, image *out, io_error *error);
 
 /* Separable triangle filter: bilinear when growing, widened to average over what a pixel covers when shrinking. 22-bit fixed-point
- * weights, along the rows first, rounded to bytes, then along the columns: what Pillow's BILINEAR does, so that models see the same
- * pixels there. The same on every machine. */
+ * weights, along the rows first, rounded to bytes, then along the columns: bit for bit Pillow 11's BILINEAR (Pillow 13 may take the
+ * columns first and differ by one). The same on every machine. */
 int image_resize(const image *in, int32_t width, int32_t height, image *out, io_error *error);
 
 /* A copy with 1 or 3 channels: gray = (19595 R + 38470 G + 7471 B + 2^15) >> 16 (ITU-R 601), RGB from gray repeats it. */
