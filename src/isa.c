@@ -71,9 +71,10 @@ static int find_level(void) {
     return best;
 }
 
+static atomic_int known = -1;
+
 /* Looked up once; two threads that do so at the same time find the same. */
 static int level(void) {
-    static atomic_int known = -1;
     int found = atomic_load_explicit(&known, memory_order_relaxed);
     if (found < 0) {
         found = find_level();
@@ -81,6 +82,8 @@ static int level(void) {
     }
     return found;
 }
+
+void attn_isa_refresh(void) { atomic_store(&known, -1); }
 
 const attn_kernels *attn_kernels_for(int32_t dtype) {
     for (int i = 0; i < N_TABLES; i++)

@@ -6,6 +6,7 @@
 
 #include <attn/ops.h>
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -17,18 +18,25 @@
 #include "vmath.h"
 
 #include "math.inc"
+#include "softmax.inc"
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
 #define MATMUL_MR 6
 #define MATMUL_NV 4
 #include "matmul.inc"
+#define ATTENTION_ROWS 8
+#define ATTENTION_VECS 2
+#define ATTENTION_KEYS 128
+#include "attention.inc"
 
 const attn_kernels attn_kernels_avx512_f32 = {
     .isa = "avx512",
     .dtype = ATTN_F32,
     .lanes = VL,
     .math = MATH_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .softmax = SOFTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
 };

@@ -83,8 +83,72 @@ typedef struct attn_softmax_kernels {
 
 /* ---- attention ------------------------------------------------------------------------------------------ */
 
+/* Blocks of q_block queries (one per lane, at most 64) meet units of k_block keys. A panel is a transposed block, [column][lane]:
+ * of queries [dim][lane], of outputs [v_dim][lane]; a tile of scores or weights is [key][lane]. `live` says for each key of a tile
+ * which lanes see it, lane 0 in the lowest bit. Panels, tiles and per-lane arrays are aligned to 64 bytes. */
+
+/* What a block of rows knows of the keys seen so far, one element per lane each. They start as -inf, 0, 0. */
+typedef struct attn_row_state {
+    void *max;     /* softmax: what scores are shifted by; up to ATTN_LAZY_MAX below the largest */
+    void *sum;     /* softmax: of exp(s - max); normalised sum: of s */
+    void *shifted; /* softmax, for the entropy: of exp(s - max) (s - max) */
+} attn_row_state;
+
+/* A row's maximum moves only when a score exceeds it by more: rescaling sums and outputs is then rare. */
+#define ATTN_LAZY_MAX 8
+
+typedef struct attn_score_tile {
+    const void *q; /* panel [dim][lane] */
+    const void *k; /* dense rows, k_row elements apart */
+    int64_t k_row;
+    int64_t n_keys, dim;
+    const void *weight; /* additive: [dim] */
+    double scale;
+    void *s; /* out: tile [n_keys][lane] */
+} attn_score_tile;
+
+typedef struct attn_mix_tile {
+    const void *p; /* tile [n_keys][lane] */
+    const void *v; /* dense rows, v_row elements apart */
+    int64_t v_row;
+    int64_t n_keys, v_dim;
+    const uint64_t *live; /* NULL: every weight counts. Else a key is skipped where a lane does not see it */
+    bool accumulate;      /* add to o, or begin it */
+    void *o;              /* panel [v_dim][lane] */
+} attn_mix_tile;
+
 typedef struct attn_attention_kernels {
-    int32_t unused; /* replaced by the first kernel */
+    int32_t q_block, k_block; /* q_block 0: this table has no attention */
+
+    /* panel[column][lane] = x[lane][column]; lanes from n_rows on are 0. And back, rows up to n_rows. */
+    void (*pack)(const void *x, int64_t row, int64_t col, int64_t n_rows, int64_t n_cols, void *panel);
+    void (*unpack)(const void *panel, int64_t n_rows, int64_t n_cols, void *x, int64_t row, int64_t col);
+    /* No NaN and no infinity in dense rows. */
+    bool (*finite)(const void *x, int64_t row, int64_t n_rows, int64_t n_cols);
+
+    /* score: by kind, ATTN_DOT and ATTN_ADDITIVE. Then, each if it is there: softcap, bias, ALiBi, masks. */
+    void (*score[2])(const attn_score_tile *t);
+    void (*cap)(void *s, int64_t n_keys, double softcap);
+    void (*add_bias)(void *s, const void *bias_tile, int64_t n_keys, uint64_t *live); /* -inf clears the bit */
+    void (*add_alibi)(void *s, int64_t n_keys, double slope, double position); /* of lane 0, counted from the tile's first key */
+    void (*read_mask)(const void *mask, int64_t row, int64_t col, int64_t n_rows, int64_t n_keys, uint64_t *live); /* clears */
+    void (*hide)(void *s, int64_t n_keys, const uint64_t *live, double fill);
+
+    /* weigh: by kind, ATTN_WEIGHT_SOFTMAX, _SIGMOID, _NORMALIZED_SUM. Scores become weights (not yet divided by the row's sum), the
+     * state moves on; true: outputs so far are to be multiplied by `factor`, one per lane. */
+    bool (*weigh[3])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
+    /* Scores become final weights, given a finished row's max and 1 / sum. */
+    void (*weigh_again[3])(void *s, int64_t n_keys, const void *max, const void *inverse);
+
+    /* see: which lanes hold a score that is not <= the lane's threshold, per key; what each key received, summed over lanes. */
+    void (*above)(const void *s, int64_t n_keys, const void *threshold, uint64_t *lanes);
+    void (*add_received)(const void *p, int64_t n_keys, void *received);
+
+    void (*mix)(const attn_mix_tile *t);
+    void (*rescale)(void *o, int64_t v_dim, const void *factor);
+    /* What o is still to be multiplied by, per lane: 1 / sum (0 for a row without weights), 1 where nothing is divided. Also lse
+     * and entropy, per lane; each may be NULL. */
+    void (*finish)(int32_t weighting, const attn_row_state *state, void *inverse, void *lse, void *entropy);
 } attn_attention_kernels;
 
 /* ---- matrix products ------------------------------------------------------------------------------------ */
@@ -167,6 +231,8 @@ typedef struct attn_kernels {
 
 /* The best table for an element type on this machine, lowered by ATTN_ISA; NULL when the reference has to answer (bf16, f16). */
 const attn_kernels *attn_kernels_for(int32_t dtype);
+/* Looks at ATTN_ISA again: for tests and benchmarks, while no call is under way. */
+void attn_isa_refresh(void);
 /* Every table that this machine can run, best instruction set first, whatever ATTN_ISA says; NULL from the end on. */
 const attn_kernels *attn_kernels_at(int32_t index);
 /* One of these by name; NULL when it is not built or the machine lacks it. */

@@ -6,6 +6,7 @@
 
 #include <attn/ops.h>
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -15,18 +16,25 @@
 #include "vmath.h"
 
 #include "math.inc"
+#include "softmax.inc"
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
 #define MATMUL_MR 4
 #define MATMUL_NV 2
 #include "matmul.inc"
+#define ATTENTION_ROWS 4
+#define ATTENTION_VECS 2
+#define ATTENTION_KEYS 128
+#include "attention.inc"
 
 const attn_kernels attn_kernels_scalar_f64 = {
     .isa = "scalar",
     .dtype = ATTN_F64,
     .lanes = VL,
     .math = MATH_KERNELS,
+    .attention = ATTENTION_KERNELS,
+    .softmax = SOFTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
 };

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The blocked forward. A work item is a group of query blocks of one head; units of keys stream past it: score, weight, mix, and
+ * what is to be seen. Items, blocks and units depend on the problem alone, never on the number of workers. */
+#include "attention_blocks.h"
+#include "attention_see.h"
+#include "attention_tile.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Blocks of an item: keys and values are read from memory once for all of them. */
+enum { GROUP = 4 };
+
+/* ---- memory ---------------------------------------------------------------------------------------------- */
+
+/* A block under way. */
+typedef struct running_block {
+    attn_query_block x;
+    attn_row_state state;
+    void *o;    /* [v_dim][q_block] */
+    bool begun; /* o holds something */
+    attn_top top;
+} running_block;
+
+typedef struct worker {
+    attn_tile_memory m;
+    running_block blocks[GROUP];
+    void *factor, *inverse, *lse, *entropy; /* [q_block] */
+} worker;
+
+static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    worker w = { .m = attn_tile_memory_in(p, a) };
+    for (int i = 0; i < GROUP; i++) {
+        running_block *r = &w.blocks[i];
+        r->x.panel = attn_take(a, p->dim, k->q_block, size);
+        r->o = attn_take(a, p->v_dim, k->q_block, size);
+        r->state = (attn_row_state){ attn_take(a, 1, k->q_block, size), attn_take(a, 1, k->q_block, size),
+                                     attn_take(a, 1, k->q_block, size) };
+        if (p->top_k > 0) r->top = attn_top_in(p, a);
+    }
+    w.factor = attn_take(a, 1, k->q_block, size);
+    w.inverse = attn_take(a, 1, k->q_block, size);
+    w.lse = attn_take(a, 1, k->q_block, size);
+    w.entropy = attn_take(a, 1, k->q_block, size);
+    return w;
+}
+
+/* ---- one block against one unit ---------------------------------------------------------------------------- */
+
+static void mix_tile(const attn_head *head, running_block *r, worker *w, int64_t n_keys, attn_rows values, attn_tile_kind kind) {
+    const attn_attention_plan *p = head->p;
+    bool skip = kind == ATTN_TILE_PARTLY && !head->kernels->finite(values.data, values.row, n_keys, p->v_dim);
+    head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
+                                         .v = values.data,
+                                         .v_row = values.row,
+                                         .n_keys = n_keys,
+                                         .v_dim = p->v_dim,
+                                         .live = skip ? w->m.live : NULL,
+                                         .accumulate = r->begun,
+                                         .o = r->o });
+    r->begun = true;
+}
+
+static void visit(const attn_head *head, running_block *r, worker *w, attn_key_range keys, attn_rows k, attn_rows v) {
+    const attn_attention_plan *p = head->p;
+    int64_t n_keys = keys.end - keys.begin;
+    attn_tile_kind kind = attn_tile_scores(head, &r->x, keys.begin, keys.end, k);
+    if (kind == ATTN_TILE_EMPTY) return;
+    if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
+    bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
+    mix_tile(head, r, w, n_keys, v, kind);
+}
+
+/* ---- begin, end -------------------------------------------------------------------------------------------- */
+
+static void begin_block(const attn_head *head, running_block *r, int64_t i0) {
+    int64_t lanes = head->kernels->q_block;
+    r->x = attn_query_block_at(head, i0, r->x.panel);
+    r->begun = false;
+    attn_fill(r->state.max, lanes, head->size, -INFINITY);
+    attn_fill(r->state.sum, lanes, head->size, 0);
+    attn_fill(r->state.shifted, lanes, head->size, 0);
+    if (head->p->top_k > 0) attn_top_begin(head, &r->top);
+}
+
+/* One value per row of a block. */
+static void write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2];
+    for (int64_t i = 0; i < x->n_written; i++)
+        memcpy(attn_at(t, at + i * t->stride[2]), (const char *)values + (size_t)i * head->size, head->size);
+}
+
+static void end_block(const attn_head *head, running_block *r, worker *w, const attn_row_norms *norms) {
+    const attn_attention_plan *p = head->p;
+    const attn_tensor *out = &p->out;
+    head->kernels->finish(p->weighting, &r->state, w->inverse, w->lse, w->entropy);
+    if (!r->begun) memset(r->o, 0, (size_t)(p->v_dim * head->kernels->q_block) * head->size);
+    head->kernels->rescale(r->o, p->v_dim, w->inverse);
+    int64_t at = head->b * out->stride[0] + head->h * out->stride[1] + r->x.i0 * out->stride[2];
+    head->kernels->unpack(r->o, r->x.n_written, p->v_dim, attn_at(out, at), out->stride[2], p->v_dim > 1 ? out->stride[3] : 1);
+    if (p->lse.rank) write_rows(head, &r->x, &p->lse, w->lse);
+    if (p->entropy.rank) write_rows(head, &r->x, &p->entropy, w->entropy);
+    if (norms->max) attn_row_norms_keep(norms, head, &r->x, r->state.max, w->inverse);
+    if (p->top_k > 0) attn_top_end(head, &r->x, &r->top, r->state.max, w->inverse);
+}
+
+/* ---- a group of blocks ------------------------------------------------------------------------------------- */
+
+typedef struct forward_context {
+    const attn_attention_plan *p;
+    attn_row_norms norms;
+    int64_t n_groups; /* of one head */
+} forward_context;
+
+static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t unit_begin, int64_t unit_end) {
+    attn_rows k, v;
+    attn_key_range all = { unit_end, unit_begin };
+    for (int i = 0; i < n_blocks; i++) {
+        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, unit_begin, unit_end);
+        if (keys.begin == keys.end) continue;
+        all.begin = keys.begin < all.begin ? keys.begin : all.begin;
+        all.end = keys.end > all.end ? keys.end : all.end;
+    }
+    if (all.begin >= all.end) return;
+    k = attn_keys_at(head, all.begin, all.end);
+    v = attn_values_at(head, all.begin, all.end);
+    for (int i = 0; i < n_blocks; i++) {
+        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, unit_begin, unit_end);
+        if (keys.begin == keys.end) continue;
+        int64_t skipped = keys.begin - all.begin;
+        visit(head, &w->blocks[i], w, keys, (attn_rows){ k.data + skipped * k.row * (int64_t)head->size, k.row },
+              (attn_rows){ v.data + skipped * v.row * (int64_t)head->size, v.row });
+    }
+}
+
+/* Items begin with the last group of every head: under a causal mask it sees the most keys. */
+static void forward_item(void *context, int64_t item, void *scratch) {
+    const forward_context *c = context;
+    const attn_attention_plan *p = c->p;
+    attn_arena arena = { .begin = scratch };
+    worker w = worker_in(p, &arena);
+    int64_t heads = p->batch * p->heads, group = c->n_groups - 1 - item / heads, b = item % heads / p->heads;
+    attn_head head = attn_head_at(p, b, item % p->heads, w.m);
+    int64_t lanes = head.kernels->q_block, unit = head.kernels->k_block, i0 = group * GROUP * lanes;
+    attn_key_range some = { p->kv_len, 0 };
+    int n_blocks = 0;
+    for (; n_blocks < GROUP && i0 < p->q_len; n_blocks++, i0 += lanes) {
+        running_block *r = &w.blocks[n_blocks];
+        begin_block(&head, r, i0);
+        if (r->x.keys.some.begin == r->x.keys.some.end) continue;
+        some.begin = r->x.keys.some.begin < some.begin ? r->x.keys.some.begin : some.begin;
+        some.end = r->x.keys.some.end > some.end ? r->x.keys.some.end : some.end;
+    }
+    for (int64_t j = some.begin / unit * unit; j < some.end; j += unit) visit_unit(&head, &w, n_blocks, j, j + unit);
+    for (int i = 0; i < n_blocks; i++) end_block(&head, &w.blocks[i], &w, &c->norms);
+}
+
+/* ---- the call ---------------------------------------------------------------------------------------------- */
+
+bool attn_blocks_cover(const attn_attention_plan *p) {
+    int32_t dtype = p->q.dtype;
+    return attn_kernels_of(p) != NULL && (!p->out.rank || p->out.dtype == dtype) && (!p->bias.rank || p->bias.dtype == dtype) &&
+           (!p->score_weight.rank || p->score_weight.dtype == dtype);
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+attn_need attn_blocks_need(const attn_attention_plan *p) {
+    attn_arena shared = { 0 }, forward = { 0 };
+    attn_row_norms_in(p, &shared);
+    worker_in(p, &forward);
+    return (attn_need){ .shared = shared.used, .per_worker = most(forward.used, attn_see_need(p)) };
+}
+
+void attn_blocks_forward(const attn_attention_plan *p, attn_session *session) {
+    attn_arena shared = { .begin = session->shared };
+    int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
+    forward_context c = { .p = p, .norms = attn_row_norms_in(p, &shared), .n_groups = (p->q_len + group_rows - 1) / group_rows };
+    attn_session_run(session, c.n_groups * p->batch * p->heads, forward_item, &c);
+    attn_see_maps(p, &c.norms, session);
+}

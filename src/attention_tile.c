@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tiles of scores: which memory they are computed in, from which rows, and which of them a query may see. */
+#include "attention_tile.h"
+#include "ref/element.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rows further apart fall into few sets of the first-level cache: they are copied close together first. */
+enum { FAR_APART = 2048 };
+
+const attn_attention_kernels *attn_kernels_of(const attn_attention_plan *p) {
+    const attn_kernels *k = attn_kernels_for(p->q.dtype);
+    return k && k->attention.q_block ? &k->attention : NULL;
+}
+
+void attn_fill(void *x, int64_t n, size_t size, double value) {
+    for (int64_t i = 0; i < n; i++) {
+        if (size == sizeof(float))
+            ((float *)x)[i] = (float)value;
+        else
+            ((double *)x)[i] = value;
+    }
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------- */
+
+static bool lie_densely(const attn_tensor *t, int64_t n_columns) {
+    int64_t apart = t->stride[2] * (int64_t)attn_dtype_size(t->dtype);
+    if (t->stride[3] != 1 && n_columns > 1) return false;
+    return (apart > -FAR_APART && apart < FAR_APART) || t->stride[2] == n_columns;
+}
+
+attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, attn_arena *a) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    attn_tile_memory m = { .s = attn_take(a, k->k_block, k->q_block, size),
+                           .live = attn_take(a, k->k_block, 1, sizeof(uint64_t)),
+                           .lanes = attn_take(a, k->k_block, 1, sizeof(uint64_t)) };
+    if (p->bias.rank) m.bias = attn_take(a, k->k_block, k->q_block, size);
+    if (!lie_densely(&p->k, p->dim)) m.k = attn_take(a, k->k_block, p->dim, size);
+    if (!lie_densely(&p->v, p->v_dim)) m.v = attn_take(a, k->k_block, p->v_dim, size);
+    if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
+    return m;
+}
+
+static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t n, char *to, size_t size) {
+    if (step == 1) {
+        memcpy(to, attn_at(t, at), (size_t)n * size);
+        return;
+    }
+    for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
+}
+
+static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
+    int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
+    size_t size = attn_dtype_size(t->dtype);
+    if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
+    for (int64_t j = 0; j < j1 - j0; j++)
+        copy_columns(t, at + j * t->stride[2], t->stride[3], n, (char *)copy + (size_t)(j * n) * size, size);
+    return (attn_rows){ copy, n };
+}
+
+attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
+    return rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+}
+attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1) {
+    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, head->m.v);
+}
+
+attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_tile_memory m) {
+    attn_head head = { .p = p,
+                       .kernels = attn_kernels_of(p),
+                       .size = attn_dtype_size(p->q.dtype),
+                       .b = b,
+                       .h = h,
+                       .sight = attn_plan_sight(p, b),
+                       .m = m };
+    if (p->alibi.rank) head.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
+    if (p->score_weight.rank)
+        copy_columns(&p->score_weight, h * p->score_weight.stride[0], p->score_weight.stride[1], p->dim, m.weight, head.size);
+    return head;
+}
+
+attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel) {
+    const attn_tensor *q = &head->p->q;
+    int64_t rows = head->kernels->q_block, queries = head->sight.q_length - i0;
+    attn_query_block x = { .i0 = i0, .panel = panel };
+    x.n_written = head->p->q_len - i0 < rows ? head->p->q_len - i0 : rows;
+    x.n_rows = queries < 0 ? 0 : queries < rows ? queries : rows;
+    x.keys = attn_rows_keys(&head->sight, i0, i0 + x.n_written);
+    int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + i0 * q->stride[2];
+    if (x.n_rows > 0)
+        head->kernels->pack(attn_at(q, at), q->stride[2], head->p->dim > 1 ? q->stride[3] : 1, x.n_rows, head->p->dim, panel);
+    return x;
+}
+
+/* ---- masks ----------------------------------------------------------------------------------------------- */
+
+attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
+    int64_t begin = x->keys.some.begin > unit_begin ? x->keys.some.begin : unit_begin;
+    int64_t end = x->keys.some.end < unit_end ? x->keys.some.end : unit_end;
+    return begin < end ? (attn_key_range){ begin, end } : (attn_key_range){ 0, 0 };
+}
+
+static uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }
+
+/* attn_row_keys turned round: key j is seen by a run of rows. */
+static uint64_t rows_that_see(const attn_head *head, const attn_query_block *x, int64_t j) {
+    const attn_sight *s = &head->sight;
+    int64_t first = 0, end = j < s->kv_length ? x->n_rows : 0, here = j - s->offset - x->i0; /* the lane that stands on the key */
+    if (s->right >= 0 && here - s->right > first) first = here - s->right;
+    if (s->left >= 0 && here + s->left + 1 < end) end = here + s->left + 1;
+    return low_bits(end) & ~low_bits(first);
+}
+
+static attn_tile_kind kind_of(const attn_head *head, int64_t n_keys) {
+    uint64_t some = 0, all = ~(uint64_t)0, lanes = low_bits(head->kernels->q_block);
+    for (int64_t j = 0; j < n_keys; j++) {
+        some |= head->m.live[j];
+        all &= head->m.live[j];
+    }
+    if ((some & lanes) == 0) return ATTN_TILE_EMPTY;
+    return (all & lanes) == lanes ? ATTN_TILE_FULL : ATTN_TILE_PARTLY;
+}
+
+attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1) {
+    const attn_tensor *mask = &head->p->mask;
+    int64_t n_keys = j1 - j0;
+    bool inside = j0 >= x->keys.all.begin && j1 <= x->keys.all.end && x->n_rows == head->kernels->q_block;
+    if (inside && !mask->rank && !head->p->bias.rank) return ATTN_TILE_FULL;
+    for (int64_t j = 0; j < n_keys; j++) head->m.live[j] = rows_that_see(head, x, j0 + j);
+    if (mask->rank) {
+        int64_t at = head->b * mask->stride[0] + head->h * mask->stride[1] + x->i0 * mask->stride[2] + j0 * mask->stride[3];
+        head->kernels->read_mask(attn_at(mask, at), mask->stride[2], mask->stride[3], x->n_rows, n_keys, head->m.live);
+    }
+    return kind_of(head, n_keys);
+}
+
+static void read_bias(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys) {
+    const attn_tensor *bias = &head->p->bias;
+    int64_t at = head->b * bias->stride[0] + head->h * bias->stride[1] + x->i0 * bias->stride[2] + j0 * bias->stride[3];
+    head->kernels->pack(attn_at(bias, at), bias->stride[2], bias->stride[3], x->n_rows, n_keys, head->m.bias);
+    head->kernels->add_bias(head->m.s, head->m.bias, n_keys, head->m.live);
+}
+
+/* ---- scores ---------------------------------------------------------------------------------------------- */
+
+void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys) {
+    head->kernels->score[head->p->score](&(attn_score_tile){ .q = x->panel,
+                                                             .k = keys.data,
+                                                             .k_row = keys.row,
+                                                             .n_keys = j1 - j0,
+                                                             .dim = head->p->dim,
+                                                             .weight = head->m.weight,
+                                                             .scale = head->p->scale,
+                                                             .s = head->m.s });
+}
+
+void attn_tile_cap(const attn_head *head, int64_t n_keys) {
+    if (head->p->softcap > 0) head->kernels->cap(head->m.s, n_keys, head->p->softcap);
+}
+
+attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_tile_kind kind) {
+    const attn_attention_plan *p = head->p;
+    int64_t n_keys = j1 - j0;
+    if (p->bias.rank) {
+        read_bias(head, x, j0, n_keys);
+        kind = kind_of(head, n_keys);
+    }
+    if (p->alibi.rank) head->kernels->add_alibi(head->m.s, n_keys, head->slope, (double)(x->i0 + head->sight.offset - j0));
+    if (kind == ATTN_TILE_PARTLY)
+        head->kernels->hide(head->m.s, n_keys, head->m.live, p->weighting == ATTN_WEIGHT_NORMALIZED_SUM ? 0 : -INFINITY);
+    return kind;
+}
+
+attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys) {
+    attn_tile_kind kind = attn_tile_live(head, x, j0, j1);
+    if (kind == ATTN_TILE_EMPTY) return kind;
+    attn_tile_raw(head, x, j0, j1, keys);
+    attn_tile_cap(head, j1 - j0);
+    return attn_tile_hide(head, x, j0, j1, kind);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the blocked forward and backward share: one head's view of the plan, a block of its queries, and the scores of that block
+ * against a run of keys. */
+#ifndef ATTN_ATTENTION_TILE_H
+#define ATTN_ATTENTION_TILE_H
+
+#include "arena.h"
+#include "attention_plan.h"
+#include "kernels/kernels.h"
+
+/* Dense rows, so many elements apart. */
+typedef struct attn_rows {
+    const char *data;
+    int64_t row;
+} attn_rows;
+
+/* A worker's memory for tiles. */
+typedef struct attn_tile_memory {
+    void *s;         /* [k_block][q_block] scores, then weights */
+    void *bias;      /* the same, when there is a bias */
+    uint64_t *live;  /* [k_block] */
+    uint64_t *lanes; /* [k_block] */
+    void *k, *v;     /* [k_block][dim], [k_block][v_dim]: keys and values that do not lie densely */
+    void *weight;    /* [dim] of the additive score */
+} attn_tile_memory;
+
+typedef struct attn_head {
+    const attn_attention_plan *p;
+    const attn_attention_kernels *kernels;
+    size_t size; /* of an element */
+    int64_t b, h;
+    attn_sight sight;
+    double slope; /* of ALiBi */
+    attn_tile_memory m;
+} attn_head;
+
+/* Rows i0 .. i0 + n_written - 1, of which the first n_rows are queries and the others padding. */
+typedef struct attn_query_block {
+    int64_t i0, n_rows, n_written;
+    attn_block_keys keys;
+    void *panel; /* [dim][q_block] */
+} attn_query_block;
+
+typedef enum attn_tile_kind { ATTN_TILE_EMPTY, ATTN_TILE_PARTLY, ATTN_TILE_FULL } attn_tile_kind;
+
+/* NULL when this machine or dtype has no attention kernels. */
+const attn_attention_kernels *attn_kernels_of(const attn_attention_plan *p);
+
+attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, attn_arena *a);
+/* Head (b, h), working in memory m. */
+attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_tile_memory m);
+
+/* The block that begins with row i0; its queries are packed into `panel`. */
+attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel);
+/* Keys and values j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
+attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1);
+attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1);
+
+/* The first and last key of a unit that some row of the block sees; empty when there is none. */
+attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end);
+
+/* Scores of the block against keys j0 .. j1 - 1. First, who sees whom: m.live is filled in unless the tile is full. Then into m.s:
+ * scale * score; then capped; then biased and hidden. */
+attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1);
+void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys);
+void attn_tile_cap(const attn_head *head, int64_t n_keys);
+attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_tile_kind kind);
+/* All four; an empty tile's scores are not computed. */
+attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys);
+
+/* n elements of one value. */
+void attn_fill(void *x, int64_t n, size_t size, double value);
+
+#endif
