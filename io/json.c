@@ -51,7 +51,8 @@ json_t *io_json_parse(const char *text, size_t size, const char *name, size_t li
     json_error_t why;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
     if (value) return value;
-    if (json_error_code(&why) == json_error_out_of_memory) {
+    /* jansson says nothing at all of most allocations that fail */
+    if (json_error_code(&why) == json_error_out_of_memory || !why.text[0]) {
         io_no_memory(error, name, size);
         return NULL;
     }

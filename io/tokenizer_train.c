@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From texts to a tokenizer: the words and their counts, the merges learnt from them, and the five special tokens and the
  * template that BERT's heads expect. See tokenizer.h; the learning itself is bpe_train.c. */
-#define _POSIX_C_SOURCE 200809L /* strdup */
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,9 +111,11 @@ static int set_added(tokenizer *t, io_error *error) {
     t->added = array_new(TOKENIZER_N_ROLES, sizeof *t->added);
     if (!t->added || !set_templates(t)) return io_no_memory(error, "the special tokens", TOKENIZER_N_ROLES * sizeof *t->added);
     for (uint32_t i = 0; i < TOKENIZER_N_ROLES; i++) {
-        char *pattern = strdup(special_tokens[i]);
-        if (!pattern) return io_no_memory(error, "the special tokens", strlen(special_tokens[i]));
-        t->added[t->n_added++] = (added_token){ .id = i, .special = true, .pattern = pattern, .length = strlen(pattern) };
+        size_t length = strlen(special_tokens[i]);
+        char *pattern = array_new(length + 1, 1);
+        if (!pattern) return io_no_memory(error, "the special tokens", length);
+        memcpy(pattern, special_tokens[i], length);
+        t->added[t->n_added++] = (added_token){ .id = i, .special = true, .pattern = pattern, .length = length };
     }
     return tokenizer_make_sets(t, "the special tokens", error);
 }
