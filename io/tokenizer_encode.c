@@ -9,7 +9,7 @@
 #include "pretokenize.h"
 #include "tokenizer_parts.h"
 
-enum { CACHE_SLOTS = 16384, CACHE_KEY = 22, CACHE_IDS = 8 };
+enum { CACHE_SLOTS = 4096, CACHE_KEY = 22, CACHE_IDS = 8 };
 
 /* A short word and its tokens; a slot is one line of the processor's cache. */
 typedef struct cached_word {
@@ -216,7 +216,7 @@ static int prepare(const tokenizer *t, encoding *e, io_error *error) {
     struct encoding_scratch *s = e->scratch;
     if (!s->cache && !(s->cache = array_new(CACHE_SLOTS, sizeof *s->cache)))
         return io_no_memory(error, "an encoder", CACHE_SLOTS * sizeof *s->cache);
-    if (s->serial != t->serial) memset(s->cache, 0, CACHE_SLOTS * sizeof *s->cache);
+    if (s->serial && s->serial != t->serial) memset(s->cache, 0, CACHE_SLOTS * sizeof *s->cache);
     s->serial = t->serial;
     return reserve(e, 16) ? IO_OK : io_no_memory(error, "an encoder", 16 * 16);
 }
