@@ -8,12 +8,8 @@
 
 #include "arrays.h"
 #include "commands.h"
+#include "inspect.h"
 #include "message.h"
-
-typedef struct inspect_settings {
-    const char *path;
-    bool json;
-} inspect_settings;
 
 /* ---- .npy ------------------------------------------------------------------------------------------- */
 
@@ -42,7 +38,7 @@ static figures count_figures(const attn_tensor *t) {
     return f;
 }
 
-static void describe_shape(text *out, const attn_tensor *t) {
+void inspect_shape(text *out, const attn_tensor *t) {
     text_add(out, "[");
     for (int32_t axis = 0; axis < t->rank; axis++) text_add(out, "%s%lld", axis ? ", " : "", (long long)t->shape[axis]);
     text_add(out, "]");
@@ -52,7 +48,7 @@ static void npy_as_json(text *out, const char *path, const npy_array *array, con
     text_add(out, "{\"file\": ");
     text_add_json(out, path);
     text_add(out, ", \"format\": \"npy\", \"dtype\": \"%s\", \"shape\": ", npy_dtype_name(array->tensor.dtype));
-    describe_shape(out, &array->tensor);
+    inspect_shape(out, &array->tensor);
     text_add(out, ", \"order\": \"%s\", \"elements\": %lld, \"min\": ", array->fortran ? "Fortran" : "C", (long long)f->count);
     text_add_json_number(out, f->min);
     text_add(out, ", \"max\": ");
@@ -71,7 +67,7 @@ static int inspect_npy(const inspect_settings *s, text *out) {
         npy_as_json(out, s->path, &array, &f);
     } else {
         text_add(out, "file      %s\nformat    npy\ndtype     %s\nshape     ", s->path, npy_dtype_name(array.tensor.dtype));
-        describe_shape(out, &array.tensor);
+        inspect_shape(out, &array.tensor);
         text_add(out, "\norder     %s\nelements  %lld\n", array.fortran ? "Fortran" : "C", (long long)f.count);
         text_add(out, "min       %.9g\nmax       %.9g\nmean      %.9g\n", f.min, f.max, f.mean);
         text_add(out, "nan       %lld\ninf       %lld\n", (long long)f.nan, (long long)f.infinite);
@@ -89,11 +85,24 @@ static bool ends_in(const char *path, const char *ending) {
 
 static bool is_npy(const char *path, bool folder) { return !folder && (ends_in(path, ".npy") || strcmp(path, "-") == 0); }
 
+#if ATTN_WITH_MODELS
+static bool is_safetensors(const char *path, bool folder) { return !folder && ends_in(path, ".safetensors"); }
+
+static bool is_folder(const char *path, bool folder) {
+    (void)path;
+    return folder;
+}
+#endif
+
 static const struct inspector {
     bool (*applies)(const char *path, bool folder);
     int (*inspect)(const inspect_settings *settings, text *out);
 } inspectors[] = {
     { is_npy, inspect_npy },
+#if ATTN_WITH_MODELS
+    { is_safetensors, inspect_safetensors },
+    { is_folder, inspect_model },
+#endif
 };
 
 static int run(const void *settings, const attn_exec *exec) {
@@ -124,7 +133,7 @@ static const option options[] = {
       .kind = OPTION_ARGUMENT,
       .field = offsetof(inspect_settings, path),
       .required = true,
-      .help = "a .npy array; - is an array on stdin" },
+      .help = "a .npy array (- is an array on stdin), a .safetensors file or a model folder" },
     { .name = "json",
       .kind = OPTION_FLAG,
       .field = offsetof(inspect_settings, json),
@@ -137,8 +146,11 @@ const command command_inspect = {
     .summary = "what is in a file: dtype, shape, range, NaN",
     .about =
         "Shows what is in a file without running anything: of an array its dtype, shape, order in memory, smallest and largest "
-        "element and mean (of the finite ones), and how many elements are NaN or infinite.",
-    .examples = "  attn inspect scores.npy\n  attn softmax x.npy | attn inspect - --json\n",
+        "element and mean (of the finite ones), and how many elements are NaN or infinite; of a .safetensors file, whose header "
+        "is "
+        "held against the file first, the name, dtype, shape and bytes of every tensor; of a model folder its configuration too.",
+    .examples =
+        "  attn inspect scores.npy\n  attn softmax x.npy | attn inspect - --json\n  attn inspect model/model.safetensors\n",
     .options = options,
     .settings_size = sizeof(inspect_settings),
     .run = run,
