@@ -7,15 +7,30 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Bytes of the printable character at `at`: ASCII or whole, well-formed UTF-8; 0 for anything else. */
+static size_t printable(const unsigned char *at) {
+    if (at[0] < 0x80) return at[0] >= ' ' && at[0] != 127;
+    if (at[0] < 0xc2 || at[0] > 0xf4) return 0;
+    size_t length = at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : 4;
+    for (size_t i = 1; i < length; i++)
+        if ((at[i] & 0xc0) != 0x80) return 0;
+    bool control = at[0] == 0xc2 && at[1] < 0xa0;
+    bool overlong = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xf0 && at[1] < 0x90);
+    return control || overlong ? 0 : length;
+}
+
 /* One line, printed in one piece so that lines of several processes do not mix. File names and headers come from outside, and
- * control characters in them must not reach the terminal; bytes of UTF-8 may. */
+ * nothing in them may steer the terminal. */
 static void print_line(const char *prefix, const char *format, va_list arguments) {
     char line[2048];
     size_t used = (size_t)snprintf(line, sizeof line, "%s", prefix);
     vsnprintf(line + used, sizeof line - used - 1, format, arguments);
-    size_t length = strlen(line);
-    for (size_t i = 0; i < length; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 127) line[i] = '?';
+    size_t length = strlen(line), at = 0;
+    while (at < length) {
+        size_t step = printable((const unsigned char *)line + at);
+        if (step == 0) line[at] = '?';
+        at += step ? step : 1;
+    }
     line[length] = '\n';
     fwrite(line, 1, length + 1, stderr);
 }
