@@ -3,9 +3,10 @@
  * give the same ids for the same text in Python's `tokenizers.Tokenizer.from_file()`, and its byte-level BPE files load here.
  *
  *     tokenizer *t = NULL;
- *     int rc = tokenizer_train(&t, texts, lengths, n_texts, &(tokenizer_train_options){ .vocab_size = 16000, .lowercase = true }, &error);
- *     encoding e = { 0 };                                       // one per thread, reused from text to text
- *     if (!rc) rc = tokenizer_encode(t, text, length, 256, &e, &error);     // e.ids[0..e.n): [CLS] ... [SEP], at most 256
+ *     tokenizer_train_options options = { .vocab_size = 16000, .lowercase = true };
+ *     int rc = tokenizer_train(&t, texts, lengths, n_texts, &options, &error);
+ *     encoding e = { 0 };                                                // one per thread, reused from text to text
+ *     if (!rc) rc = tokenizer_encode(t, text, length, 256, &e, &error);  // e.ids[0..e.n): [CLS] ... [SEP], at most 256
  *     if (!rc) rc = tokenizer_save(t, "model/tokenizer.json", &error);
  *     encoding_free(&e);
  *     tokenizer_free(t);
@@ -52,7 +53,8 @@ int tokenizer_parse(tokenizer **made, const char *json, size_t length, const cha
 /* Writes tokenizer.json, whole or not at all. The same tokenizer gives the same bytes. */
 int tokenizer_save(const tokenizer *t, const char *path, io_error *error);
 
-/* Writes tokenizer_config.json, from which transformers' AutoTokenizer learns the special tokens and the longest input. */
+/* Writes tokenizer_config.json, from which transformers' AutoTokenizer learns the special tokens and the longest input (0: not
+ * said). */
 int tokenizer_save_config(const tokenizer *t, const char *path, size_t model_max_length, io_error *error);
 
 void tokenizer_free(tokenizer *t); /* NULL is fine */

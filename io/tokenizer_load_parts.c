@@ -60,12 +60,17 @@ int load_decoder(const loader *l, const json_t *part) {
 
 /* ---- post-processor ------------------------------------------------------------------------------------- */
 
+enum { TEMPLATE_LONGEST = 4096 };
+
 /* The ids of a special token of a template, appended to the row. */
 static int load_template_token(const loader *l, const json_t *special, const json_t *body, uint32_t type, const tokenizer *t,
                                template_row *row) {
     const json_t *name = json_object_get(body, "id");
     const json_t *ids = json_is_string(name) ? json_object_get(json_object_get(special, json_string_value(name)), "ids") : NULL;
     if (!json_is_array(ids)) return loader_fail(l, "post_processor", "names a special token that it does not define");
+    /* a few bytes that name a long definition again and again would otherwise become any number of tokens */
+    if (json_array_size(ids) > TEMPLATE_LONGEST || row->n > TEMPLATE_LONGEST)
+        return loader_fail(l, "post_processor", "is too long");
     for (size_t i = 0; i < json_array_size(ids); i++) {
         uint32_t id;
         int failed = loader_id(l, json_array_get(ids, i), "an id in post_processor", &id);

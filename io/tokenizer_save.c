@@ -164,10 +164,10 @@ int tokenizer_save(const tokenizer *t, const char *path, io_error *error) {
 
 int tokenizer_save_config(const tokenizer *t, const char *path, size_t model_max_length, io_error *error) {
     static const char *const keys[TOKENIZER_N_ROLES] = { "pad_token", "unk_token", "cls_token", "sep_token", "mask_token" };
-    json_t *root = json_pack("{ss sI ss ss sb}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
-                             (json_int_t)model_max_length, "padding_side", "right", "truncation_side",
-                             t->truncate_left ? "left" : "right", "clean_up_tokenization_spaces", 0);
+    json_t *root = json_pack("{ss ss ss sb}", "tokenizer_class", "PreTrainedTokenizerFast", "padding_side", "right",
+                             "truncation_side", t->truncate_left ? "left" : "right", "clean_up_tokenization_spaces", 0);
     bool good = root != NULL;
+    if (model_max_length) good &= !json_object_set_new(root, "model_max_length", json_integer((json_int_t)model_max_length));
     for (int role = 0; role < TOKENIZER_N_ROLES; role++) {
         int32_t id = tokenizer_special(t, (tokenizer_role)role);
         if (id >= 0) good &= !json_object_set_new(root, keys[role], token_text(t, (uint32_t)id));

@@ -183,6 +183,21 @@ static void templates_name_tokens_that_are_there(void **state) {
     bad(FILE_OF(MODEL, ", \"post_processor\": {\"type\": \"Sequence\", \"processors\": 3}"), "array");
 }
 
+static void a_template_that_multiplies_itself_is_refused(void **state) {
+    (void)state;
+    enum { TIMES = 5000 };
+    char *json = malloc(200 * TIMES);
+    assert_non_null(json);
+    char *at = json + sprintf(json, "{\"pre_tokenizer\": " BYTES ", \"model\": " MODEL ", \"post_processor\": {\"type\": "
+                                    "\"TemplateProcessing\", \"single\": [" TEXT);
+    for (int i = 0; i < TIMES; i++) at += sprintf(at, ", " CLS);
+    at += sprintf(at, "], \"pair\": [], \"special_tokens\": {\"[CLS]\": {\"ids\": [3");
+    for (int i = 0; i < 4000; i++) at += sprintf(at, ", 3");
+    sprintf(at, "]}}}}");
+    bad(json, "too long");
+    free(json);
+}
+
 static void truncation_of_the_file_holds_and_leaves_room_for_the_template(void **state) {
     (void)state;
     bad(FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 0}"), "room");
@@ -333,6 +348,7 @@ int main(void) {
         cmocka_unit_test(merges_name_tokens_that_are_there),
         cmocka_unit_test(added_tokens_agree_with_the_vocabulary),
         cmocka_unit_test(templates_name_tokens_that_are_there),
+        cmocka_unit_test(a_template_that_multiplies_itself_is_refused),
         cmocka_unit_test(truncation_of_the_file_holds_and_leaves_room_for_the_template),
         cmocka_unit_test(giant_and_deep_files_are_refused_or_read),
         cmocka_unit_test(a_file_that_is_missing_is_named),
