@@ -2,9 +2,22 @@
 /* Counting what a JSON text would become before jansson builds it. See json.h. */
 #include "json.h"
 
-#include <string.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
 
 #include "file.h"
+
+/* jansson tells most failures of memory like errors in the text. It asks for its memory here, so that they can be told apart. */
+static _Thread_local bool memory_failed;
+
+static void *allocate(size_t size) {
+    void *block = malloc(size);
+    if (!block) memory_failed = true;
+    return block;
+}
+
+static void watch_memory(void) { json_set_alloc_funcs(allocate, free); }
 
 /* What the text holds, counted without building anything. Brackets and commas outside strings are what values are made of: every
  * value but the outermost follows one of '[', '{' and ','. */
@@ -48,11 +61,13 @@ json_t *io_json_parse(const char *text, size_t size, const char *name, size_t li
                 max_depth);
         return NULL;
     }
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_memory);
+    memory_failed = false;
     json_error_t why;
     json_t *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
     if (value) return value;
-    /* jansson says nothing at all of most allocations that fail */
-    if (json_error_code(&why) == json_error_out_of_memory || !why.text[0]) {
+    if (memory_failed) {
         io_no_memory(error, name, size);
         return NULL;
     }
