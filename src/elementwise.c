@@ -109,23 +109,23 @@ attn_status attn_dropout(const attn_tensor *x, double p, uint64_t seed, uint64_t
 
 /* ---- the sum of squares -------------------------------------------------------------------------------------- */
 
-/* Partial sums: few enough to stand on the stack; their number depends on the element count alone. */
-enum { PARTIALS = 256 };
+/* Partial sums: few enough to stand on the stack; their number depends on the element count alone. Each is SUMS sums side by side,
+ * by position, so that strides change no bit. */
+enum { PARTIALS = 256, SUMS = 8 };
 
 typedef struct square_sum {
     const element_job *job;
-    double sum;
+    double sum[SUMS];
 } square_sum;
 
 static void square_run(void *context, char *const data[], const int64_t stride[], int64_t n, int64_t position) {
-    (void)position;
     square_sum *s = context;
     if (s->job->kernels) {
-        s->sum += s->job->kernels->vector.sum_of_squares(n, data[0]);
+        s->job->kernels->vector.sum_of_squares(n, position, data[0], s->sum);
         return;
     }
     ref_vector x = { data[0], stride[0], s->job->walk.dtype[0] };
-    for (int64_t i = 0; i < n; i++) s->sum += ref_get(x, i) * ref_get(x, i);
+    for (int64_t i = 0; i < n; i++) s->sum[(position + i) % SUMS] += ref_get(x, i) * ref_get(x, i);
 }
 
 static void square_item(void *context, int64_t item, void *scratch) {
@@ -133,7 +133,8 @@ static void square_item(void *context, int64_t item, void *scratch) {
     element_job *job = context;
     square_sum s = { .job = job };
     walk_item(job, item, 1, 0, square_run, &s);
-    job->partial[item] = s.sum;
+    for (int i = 1; i < SUMS; i++) s.sum[0] += s.sum[i];
+    job->partial[item] = s.sum[0];
 }
 
 attn_status attn_sum_of_squares(const attn_tensor *x, double *result, const attn_exec *exec) {

@@ -132,7 +132,7 @@ attn_status attn_check_tensor(const char *name, const attn_tensor *t, int32_t mi
 
 attn_status attn_check_output(const char *name, const attn_tensor *t, int32_t min_rank, int32_t max_rank) {
     attn_status s = attn_check_tensor(name, t, min_rank, max_rank);
-    if (s != ATTN_OK) return s;
+    if (s != ATTN_OK || is_empty(t)) return s;
     for (int32_t i = 0; i < t->rank; i++)
         if (t->stride[i] == 0 && t->shape[i] > 1)
             return attn_fail(ATTN_BAD_ARGUMENT,

@@ -214,7 +214,8 @@ typedef struct attn_vector_kernels {
     /* Elements [position, position + n) of a tensor: see attn_dropout. */
     void (*dropout)(int64_t n, int64_t position, uint64_t threshold, double scale, uint64_t seed, uint64_t stream, const void *x,
                     void *y);
-    double (*sum_of_squares)(int64_t n, const void *x);
+    /* sum[8]: the square of element `position` is added to sum[position & 7], in order. */
+    void (*sum_of_squares)(int64_t n, int64_t position, const void *x, double *sum);
     void (*adamw)(const struct ref_adamw *o, int64_t n, void *param, void *m, void *v, const void *gradient);
 } attn_vector_kernels;
 
