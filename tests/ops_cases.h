@@ -56,4 +56,23 @@ static inline void assert_within(const char *what, int64_t n, double got, double
     fail_msg("%s, element %lld: %.9g, expected %.9g within %.3g", what, (long long)n, got, expected, bound);
 }
 
+/* The numbers that torch gave under `name`, as F64: tests/oracle/make_ops.py wrote them. */
+static inline attn_tensor torch_gave(const char *name, int64_t n) {
+    attn_tensor t = tensor1(ATTN_F64, n);
+    FILE *file = fopen(TEST_DATA "/ops.txt", "r");
+    char word[64];
+    assert_non_null(file);
+    while (fscanf(file, "%63s", word) == 1 && strcmp(word, name)) {}
+    assert_string_equal(word, name);
+    for (int64_t i = 0; i < n; i++) {
+        assert_int_equal(fscanf(file, "%63s", word), 1);
+        put(t, i, strtod(word, NULL));
+    }
+    fclose(file);
+    return t;
+}
+static inline attn_tensor as_matrix(attn_tensor t, int64_t rows, int64_t cols) {
+    return attn_dense(t.dtype, t.data, 2, (int64_t[]){ rows, cols });
+}
+
 #endif

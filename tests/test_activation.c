@@ -102,6 +102,27 @@ static void the_worked_values_are_those_of_the_formulas(void **state) {
     }
 }
 
+static void torch_gives_the_same(void **state) {
+    (void)state;
+    static const char *const names[] = { "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh" };
+    for (int32_t activation = ATTN_RELU; activation <= ATTN_TANH; activation++) {
+        char name[64];
+        attn_activation_args a = { .activation = activation, .x = torch_gave("activation.x", 49), .y = tensor1(ATTN_F64, 49) };
+        attn_activation_grads g = { .dy = tensor1(ATTN_F64, 49), .dx = tensor1(ATTN_F64, 49) };
+        fill(g.dy, 1);
+        assert_ok(attn_activation(&a, NULL));
+        assert_ok(attn_activation_backward(&a, &g, NULL));
+        snprintf(name, sizeof name, "activation.%s.y", names[activation - 1]);
+        attn_tensor y = torch_gave(name, 49);
+        snprintf(name, sizeof name, "activation.%s.dx", names[activation - 1]);
+        attn_tensor dx = torch_gave(name, 49);
+        for (int i = 0; i < 49; i++) {
+            assert_within("y", i, get(a.y, i), get(y, i), 1e-14);
+            assert_within("dx", i, get(g.dx, i), get(dx, i), 1e-14);
+        }
+    }
+}
+
 static void in_place_and_accumulated_give_the_same(void **state) {
     (void)state;
     uint64_t seed = 3;
@@ -175,6 +196,7 @@ int main(void) {
         TEST(backward_is_within_the_bound),
         TEST(slopes_are_the_derivatives),
         TEST(the_worked_values_are_those_of_the_formulas),
+        TEST(torch_gives_the_same),
         TEST(in_place_and_accumulated_give_the_same),
         TEST(bits_do_not_depend_on_strides_threads_or_place),
         TEST(wrong_operands_are_refused_and_nothing_is_written),

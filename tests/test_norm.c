@@ -232,6 +232,31 @@ static void gradients_accumulate_and_may_stand_in_place(void **state) {
     }
 }
 
+static void torch_gives_the_same(void **state) {
+    (void)state;
+    attn_tensor x = as_matrix(torch_gave("norm.x", 21), 3, 7), dy = as_matrix(torch_gave("norm.dy", 21), 3, 7);
+    attn_tensor weight = torch_gave("norm.weight", 7), bias = torch_gave("norm.bias", 7);
+    for (int32_t kind = ATTN_LAYER_NORM; kind <= ATTN_RMS_NORM; kind++) {
+        const char *const names[2][3] = { { "norm.layer.y", "norm.layer.dx", "norm.layer.dweight" },
+                                          { "norm.rms.y", "norm.rms.dx", "norm.rms.dweight" } };
+        attn_norm_args a = { .kind = kind, .x = x, .y = tensor2(ATTN_F64, 3, 7), .weight = weight, .epsilon = 1e-3 };
+        attn_norm_grads g = { .dy = dy, .dx = tensor2(ATTN_F64, 3, 7), .dweight = tensor1(ATTN_F64, 7) };
+        if (kind == ATTN_LAYER_NORM) {
+            a.bias = bias;
+            g.dbias = tensor1(ATTN_F64, 7);
+        }
+        assert_ok(attn_norm(&a, NULL));
+        assert_ok(attn_norm_backward(&a, &g, NULL));
+        attn_tensor y = torch_gave(names[kind][0], 21), dx = torch_gave(names[kind][1], 21),
+                    dweight = torch_gave(names[kind][2], 7);
+        for (int i = 0; i < 21; i++) assert_within("y", i, get(a.y, i), get(y, i), 1e-13);
+        for (int i = 0; i < 21; i++) assert_within("dx", i, get(g.dx, i), get(dx, i), 1e-13);
+        for (int i = 0; i < 7; i++) assert_within("dweight", i, get(g.dweight, i), get(dweight, i), 1e-13);
+        attn_tensor dbias = torch_gave("norm.layer.dbias", 7);
+        for (int i = 0; kind == ATTN_LAYER_NORM && i < 7; i++) assert_within("dbias", i, get(g.dbias, i), get(dbias, i), 1e-13);
+    }
+}
+
 /* ---- bits --------------------------------------------------------------------------------------------------------- */
 
 static void bits_do_not_depend_on_threads_strides_or_given_moments(void **state) {
@@ -329,6 +354,7 @@ int main(void) {
         TEST(constant_rows_give_the_bias),
         TEST(nan_shows_in_its_row_alone),
         TEST(gradients_are_those_of_differences),
+        TEST(torch_gives_the_same),
         TEST(gradients_accumulate_and_may_stand_in_place),
         TEST(bits_do_not_depend_on_threads_strides_or_given_moments),
         TEST(lent_workspace_is_as_large_as_asked),
