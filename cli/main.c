@@ -27,7 +27,7 @@ static const struct verb {
 } verbs[] = {
     { "softmax", &command_softmax, false },
     { "attend", &command_attend, false },
-    { "train", NULL, true },
+    { "train", WITH_MODELS(&command_train), true },
     { "eval", NULL, true },
     { "run", NULL, true },
     { "explain", NULL, true },

@@ -17,7 +17,7 @@
 #include "error.h"
 #include "parameters.h"
 
-enum { NN_MAX_INPUTS = 3 };
+enum { NN_MAX_INPUTS = 3, NN_MOST_SHARD = 1024 };
 
 typedef struct nn_graph nn_graph;
 typedef struct nn_layer nn_layer;
@@ -130,6 +130,7 @@ struct nn_pass {
     const void *packed;     /* weights packed by nn_graph_pack; NULL: not packed */
     nn_row_gradients *rows; /* where the token embedding leaves its gradient */
     void *arena;
+    int32_t *room;            /* [max_examples]: for lengths */
     int64_t examples, tokens; /* of this shard; within the graph's maxima */
     const int32_t *lengths;   /* [examples] tokens that count; NULL: all */
     bool train;               /* dropout on */
@@ -140,7 +141,7 @@ struct nn_pass {
     size_t workspace_size;
 };
 
-/* Memory for a worker: arena and nothing else; the caller fills in the rest. */
+/* Memory for a worker: arena and room; the caller fills in the rest. */
 int nn_pass_open(nn_pass *pass, const nn_graph *g, io_error *error);
 void nn_pass_close(nn_pass *pass);
 

@@ -63,7 +63,8 @@ int nn_model_build(nn_model *m, nn_config *config, const nn_model_options *optio
         if (c->dropout > 0) x = nn_dropout(g, x, c->dropout);
         for (int32_t i = 0; i < c->layers; i++) x = block(g, c, i, x, i == c->layers - 1 && !c->attention_pool && !o.every_query);
         int32_t logits = nn_linear(g, "classifier", pool(g, c, x), c->n_labels, ATTN_IDENTITY);
-        failed = nn_graph_finish(g, logits, o.examples > 0 ? o.examples : NN_SHARD, nn_config_tokens(c), error);
+        int64_t examples = o.examples > 0 && o.examples <= NN_MOST_SHARD ? o.examples : NN_SHARD;
+        failed = nn_graph_finish(g, logits, examples, nn_config_tokens(c), error);
     }
     if (failed) nn_model_free(m);
     return failed;

@@ -25,7 +25,7 @@ typedef struct nn_model {
 
 typedef struct nn_model_options {
     int32_t dtype;    /* ATTN_F32 (default), or ATTN_F64 */
-    int64_t examples; /* of a shard; 0: 16 */
+    int64_t examples; /* of a shard, at most NN_MOST_SHARD; 0: NN_SHARD */
     bool every_query; /* the last block computes all tokens, not only the one that the head reads: for looking at its attention */
 } nn_model_options;
 

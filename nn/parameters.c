@@ -13,19 +13,31 @@ int32_t nn_parameters_add(nn_parameters *all, const nn_parameter *p) {
     nn_parameter *grown = array_grow(all->all, &all->capacity, all->n + 1, sizeof *grown);
     if (!grown) return -1;
     all->all = grown;
-    nn_parameter new = *p;
-    new.count = 1;
+    nn_parameter *added = &all->all[all->n];
+    *added = *p;
+    added->count = 1;
     for (int32_t axis = 0; axis < p->rank; axis++)
-        if (__builtin_mul_overflow(new.count, (size_t)p->shape[axis], &new.count)) return -1;
-    new.offset = all->size;
-    size_t end;
-    if (__builtin_add_overflow(new.offset, new.count, &end) || end > SIZE_MAX / 64) return -1;
-    all->size = (end + GAP - 1) / GAP * GAP;
-    all->all[all->n] = new;
-    return (int32_t)all->n++;
+        if (p->shape[axis] < 1 || __builtin_mul_overflow(added->count, (size_t)p->shape[axis], &added->count)) return -1;
+    return added->count > SIZE_MAX / 64 ? -1 : (int32_t)all->n++;
+}
+
+/* Places every parameter that is (or is not) a table behind `size`; false when no memory holds that much. */
+static bool place(nn_parameters *all, bool tables) {
+    for (size_t i = 0; i < all->n; i++) {
+        nn_parameter *p = &all->all[i];
+        if (p->by_rows != tables) continue;
+        p->offset = all->size;
+        size_t end;
+        if (__builtin_add_overflow(p->offset, p->count, &end) || end > SIZE_MAX / 64) return false;
+        all->size = (end + GAP - 1) / GAP * GAP;
+    }
+    return true;
 }
 
 bool nn_parameters_allocate(nn_parameters *all) {
+    if (!place(all, false)) return false;
+    all->dense = all->size;
+    if (!place(all, true)) return false;
     all->values = array_new(all->size, nn_element(all->dtype));
     return all->values != NULL;
 }

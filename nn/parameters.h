@@ -29,13 +29,14 @@ typedef struct nn_parameters {
     int32_t dtype; /* ATTN_F32, or ATTN_F64 for tests of gradients */
     nn_parameter *all;
     size_t n, capacity;
-    size_t size;  /* elements of a buffer, the gaps between parameters included */
+    size_t dense; /* elements of a buffer without the tables (by_rows), which come last; gaps between parameters included */
+    size_t size;  /* elements of a whole buffer */
     void *values; /* owned */
 } nn_parameters;
 
-/* The index of the new parameter (name, shape and start are taken from *p), or -1 without memory or with a shape that no memory holds. */
+/* The index of the new parameter (offset and count are filled in), or -1 without memory or with a shape that no memory holds. */
 int32_t nn_parameters_add(nn_parameters *all, const nn_parameter *p);
-/* Memory for the values, all zero: false without. */
+/* Settles where each parameter lies and takes memory for the values, all zero: false without. */
 bool nn_parameters_allocate(nn_parameters *all);
 void nn_parameters_start(nn_parameters *all, uint64_t seed);
 void nn_parameters_free(nn_parameters *all);

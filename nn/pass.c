@@ -5,16 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "random.h"
 
 int nn_pass_open(nn_pass *pass, const nn_graph *g, io_error *error) {
     *pass = (nn_pass){ .graph = g, .values = g->parameters->values };
     pass->arena = aligned_alloc(64, g->arena_size ? g->arena_size : 64);
-    return pass->arena ? IO_OK : io_no_memory(error, "the activations", g->arena_size);
+    pass->room = array_new((size_t)g->max_examples, sizeof *pass->room);
+    if (pass->arena && pass->room) return IO_OK;
+    nn_pass_close(pass);
+    return io_no_memory(error, "the activations", g->arena_size);
 }
 
 void nn_pass_close(nn_pass *pass) {
     free(pass->arena);
+    free(pass->room);
     free(pass->workspace);
     *pass = (nn_pass){ 0 };
 }

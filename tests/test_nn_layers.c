@@ -319,7 +319,8 @@ static void model_case(nn_config *config) {
     }
     double loss, up, down, h = 1e-5;
     assert_int_equal(nn_forward(&b->pass), ATTN_OK);
-    assert_int_equal(nn_class_loss(&b->pass, targets, 0.1, &loss), ATTN_OK);
+    attn_tensor logits = nn_data(&b->pass, b->graph.output), none = { 0 };
+    assert_int_equal(nn_class_loss(logits, targets, 0.1, nn_gradient(&b->pass, b->graph.output), &loss), ATTN_OK);
     assert_int_equal(nn_backward(&b->pass), ATTN_OK);
     if (m.config.modality == NN_TEXT) assert_int_equal(nn_token_embedding_gather(&b->graph, b->gradients, &b->rows, 1), ATTN_OK);
     for (size_t i = 0; i < b->parameters.n; i++) {
@@ -328,10 +329,10 @@ static void model_case(nn_config *config) {
             double *x = (double *)b->parameters.values + p->offset + j, kept = *x;
             *x = kept + h;
             assert_int_equal(nn_forward(&b->pass), ATTN_OK);
-            assert_int_equal(nn_class_loss(&b->pass, targets, 0.1, &up), ATTN_OK);
+            assert_int_equal(nn_class_loss(logits, targets, 0.1, none, &up), ATTN_OK);
             *x = kept - h;
             assert_int_equal(nn_forward(&b->pass), ATTN_OK);
-            assert_int_equal(nn_class_loss(&b->pass, targets, 0.1, &down), ATTN_OK);
+            assert_int_equal(nn_class_loss(logits, targets, 0.1, none, &down), ATTN_OK);
             *x = kept;
             double expected = (up - down) / (2 * h), got = b->gradients[p->offset + j];
             if (!(fabs(got - expected) <= 2e-7 * (1 + fabs(expected))))

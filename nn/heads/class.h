@@ -5,11 +5,11 @@
 
 #include "../graph.h"
 
-/* The sum over the shard of the cross-entropy of the graph's output with the labels [examples] (in double, in the order of the examples).
- * In a pass with gradients, that sum's gradient is left at the output. */
-attn_status nn_class_loss(const nn_pass *pass, const int32_t *labels, double smoothing, double *loss);
+/* The sum over the rows of logits [n, classes] of the cross-entropy with labels [n] (in double, in the order of the rows). dlogits, where its
+ * rank is not 0, becomes that sum's gradient. */
+attn_status nn_class_loss(attn_tensor logits, const int32_t *labels, double smoothing, attn_tensor dlogits, double *loss);
 
-/* The probabilities of the shard's examples, [examples, classes]. */
-attn_status nn_class_probabilities(const nn_pass *pass, float *out);
+/* The probabilities, [n, classes]. */
+attn_status nn_class_probabilities(attn_tensor logits, float *out);
 
 #endif
