@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Error lines, notes and did-you-mean. See message.h. */
+/* Error lines and notes. See message.h. */
 #include "message.h"
 
 #include <stdarg.h>
@@ -56,46 +56,4 @@ void note(const char *format, ...) {
     va_start(arguments, format);
     print_line("attn: ", format, arguments);
     va_end(arguments);
-}
-
-/* ---- did you mean ----------------------------------------------------------------------------------- */
-
-enum { LONGEST_WORD = 32 };
-
-static char same_dash(char c) { return c == '_' ? '-' : c; }
-
-/* Insertions, deletions, replacements and swaps of neighbours that turn a into b; words longer than LONGEST_WORD are far away. */
-static size_t distance(const char *a, const char *b) {
-    size_t n = strlen(a), m = strlen(b);
-    if (n > LONGEST_WORD || m > LONGEST_WORD) return LONGEST_WORD;
-    size_t d[LONGEST_WORD + 1][LONGEST_WORD + 1];
-    for (size_t i = 0; i <= n; i++) {
-        for (size_t j = 0; j <= m; j++) {
-            if (i == 0 || j == 0) {
-                d[i][j] = i + j;
-                continue;
-            }
-            char p = same_dash(a[i - 1]), q = same_dash(b[j - 1]);
-            size_t best = d[i - 1][j - 1] + (p != q);
-            if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
-            if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
-            bool swapped = i > 1 && j > 1 && p == same_dash(b[j - 2]) && same_dash(a[i - 2]) == q;
-            if (swapped && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
-            d[i][j] = best;
-        }
-    }
-    return d[n][m];
-}
-
-const char *nearest(const char *word, const char *const *names, size_t n) {
-    const char *found = NULL;
-    size_t closest = strlen(word) / 3 + 2; /* of a short word one letter may be wrong, of a long one more */
-    for (size_t i = 0; i < n; i++) {
-        size_t d = distance(word, names[i]);
-        if (d < closest) {
-            closest = d;
-            found = names[i];
-        }
-    }
-    return found;
 }

@@ -6,6 +6,7 @@
 #include <attn/attn.h>
 
 #include "error.h"
+#include "nearest.h"
 
 /* The exit code that io/error.h has no class for: eval ran, and its figure is below --fail-under. */
 enum { EXIT_BELOW = 1 };
@@ -18,8 +19,5 @@ int fail_status(attn_status status, const char *what);
 
 /* Prints "attn: ..." as one line: something the user should know that is no failure. */
 void note(const char *format, ...) IO_PRINTF(1, 2);
-
-/* The nearest of `n` names to `word`, or NULL when none is near: for "did you mean". '_' and '-' count as the same. */
-const char *nearest(const char *word, const char *const *names, size_t n);
 
 #endif

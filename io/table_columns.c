@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nearest.h"
 #include "table_build.h"
 
 /* What people call such columns. The first name of a list wins over the others; between the others there is no order, so that two of
@@ -28,37 +29,6 @@ static bool is_one_of(const char *name, const char *const *list) {
     return false;
 }
 
-/* Number of single-character edits that lead from a to b, for did-you-mean; names longer than 63 bytes are never near. */
-static size_t edits(const char *a, const char *b) {
-    enum { MOST = 63 };
-    size_t n = strlen(a), m = strlen(b), row[MOST + 1];
-    if (n > MOST || m > MOST) return SIZE_MAX;
-    for (size_t j = 0; j <= m; j++) row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (lower(a[i - 1]) != lower(b[j - 1]));
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
-/* The name nearest to `wanted`, NULL when none is near enough to be a slip of the fingers. */
-static const char *nearest(const char *wanted, const char **names, size_t n) {
-    const char *best = NULL;
-    size_t fewest = strlen(wanted) / 3 + 2;
-    for (size_t i = 0; i < n; i++) {
-        size_t e = edits(wanted, names[i]);
-        if (e < fewest) fewest = e, best = names[i];
-    }
-    return best;
-}
-
 /* "id, review, stars": as many as fit, then "...". */
 static void list_names(const char **names, size_t n, char *out, size_t size) {
     size_t used = 0;
@@ -76,7 +46,7 @@ static void list_names(const char **names, size_t n, char *out, size_t size) {
 int table_no_column(table_builder *b, const char *option, const char *wanted, const char **names, size_t n) {
     char list[240];
     list_names(names, n, list, sizeof list);
-    const char *near = nearest(wanted, names, n);
+    const char *near = nearest(wanted, (const char *const *)names, n);
     if (near)
         return io_fail(b->error, IO_BAD_USAGE, "%s has no column '%s' (columns: %s); did you mean --%s=%s?", b->name, wanted,
                        list, option, near);
