@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "message.h"
 
@@ -77,26 +76,13 @@ int array_load(const char *label, const char *path, array_kind kind, npy_array *
     return failed;
 }
 
-void array_round(npy_array *array, int32_t dtype) {
-    attn_tensor *t = &array->tensor;
-    int64_t count = array_count(t);
-    int exponent_bits = dtype == ATTN_BF16 ? BF16_EXPONENT : F16_EXPONENT;
-    /* No element grows, so they fit where they are, the first ones first. */
-    uint16_t *to = t->data;
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t rounded = to_16(array_element(t, i), exponent_bits);
-        memcpy((unsigned char *)to + 2 * i, &rounded, sizeof rounded);
-    }
-    t->dtype = dtype;
-}
-
 double array_rounded(double x, int32_t dtype) {
     int exponent_bits = dtype == ATTN_BF16 ? BF16_EXPONENT : F16_EXPONENT;
     return from_16(to_16(x, exponent_bits), exponent_bits);
 }
 
-/* In memory order, as array_round: what was dense in some order stays so. */
-static int to_f32(const char *label, npy_array *array) {
+/* As float32, by way of a 16-bit dtype unless `through` is ATTN_F32. In the order of memory: what was dense in some order stays so. */
+static int to_f32(const char *label, npy_array *array, int32_t through) {
     attn_tensor *t = &array->tensor;
     size_t count = (size_t)array_count(t);
     io_bytes wide = { .data = malloc(count * sizeof(float) + 1),
@@ -104,7 +90,10 @@ static int to_f32(const char *label, npy_array *array) {
                       .capacity = count * sizeof(float) };
     if (!wide.data) return fail(IO_NO_ROOM, "out of memory: %s as float32 needs %zu bytes", label, wide.size);
     float *to = (float *)(void *)wide.data;
-    for (size_t i = 0; i < count; i++) to[i] = (float)array_element(t, (int64_t)i);
+    for (size_t i = 0; i < count; i++) {
+        double x = array_element(t, (int64_t)i);
+        to[i] = (float)(through == ATTN_F32 ? x : array_rounded(x, through));
+    }
     io_bytes_free(&array->bytes);
     array->bytes = wide;
     t->data = to;
@@ -112,10 +101,12 @@ static int to_f32(const char *label, npy_array *array) {
     return IO_OK;
 }
 
-int array_adapt(const char *label, npy_array *array, int32_t main_dtype) {
+int array_round(const char *label, npy_array *array, int32_t dtype) { return to_f32(label, array, dtype); }
+
+int array_adapt(const char *label, npy_array *array, int32_t main_dtype, bool rounded) {
     int32_t dtype = array->tensor.dtype;
     if (dtype == ATTN_F32 || dtype == main_dtype) return IO_OK;
-    if (dtype == ATTN_F16 || main_dtype == ATTN_BF16 || main_dtype == ATTN_F16) return to_f32(label, array);
+    if (dtype == ATTN_F16 || rounded) return to_f32(label, array, ATTN_F32);
     return fail(IO_BAD_DATA, "%s holds %s beside numbers of %s; save a.astype('%s')", label, npy_dtype_name(dtype),
                 npy_dtype_name(main_dtype), npy_dtype_name(main_dtype));
 }

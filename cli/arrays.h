@@ -22,13 +22,14 @@ typedef enum array_kind { ARRAY_FLOAT, ARRAY_BOOL, ARRAY_INTEGER } array_kind;
 /* Reads the array that messages call `label` ("--mask") and checks that its dtype is of the kind. */
 int array_load(const char *label, const char *path, array_kind kind, npy_array *array);
 
-/* Every element to the nearest bfloat16 or float16 (ties to even); the array has that dtype then, and the order it had. */
-void array_round(npy_array *array, int32_t dtype);
+/* Every element to the nearest bfloat16 or float16 (ties to even), kept as float32, which holds both exactly: the library computes
+ * with 16-bit numbers in float32, so this is the same result, in float32 too. */
+int array_round(const char *label, npy_array *array, int32_t dtype);
 double array_rounded(double x, int32_t dtype);
 
 /* Makes an array that goes with numbers of `main_dtype` (a bias with x, ...) one that the library takes: of that dtype or float32.
- * float16 is widened, which changes nothing; float64 is narrowed only beside numbers that were rounded to 16 bits, else refused. */
-int array_adapt(const char *label, npy_array *array, int32_t main_dtype);
+ * float16 is widened, which changes nothing; float64 is narrowed only beside numbers that were `rounded`, else refused. */
+int array_adapt(const char *label, npy_array *array, int32_t main_dtype, bool rounded);
 
 /* ---- outputs ---------------------------------------------------------------------------------------- */
 

@@ -20,7 +20,6 @@ typedef struct job {
     attn_attention_grads grads;
     outputs out;
     int32_t rank;          /* of q, k, v as they came: outputs get as many axes */
-    int32_t result;        /* dtype of out and of the gradients of q, k, v */
     int32_t observed;      /* dtype of what is seen */
     int64_t number_offset; /* --offset as a number */
     int failed;
@@ -72,7 +71,9 @@ static int load(job *j) {
         if (!path_of(j, source)) continue;
         int failed = array_load(source->label, path_of(j, source), source->kind, array_of(j, source));
         if (failed) return failed;
-        if (source->rounds && j->s->dtype.given) array_round(array_of(j, source), j->s->dtype.value == 0 ? ATTN_BF16 : ATTN_F16);
+        if (source->rounds && j->s->dtype.given)
+            failed = array_round(source->label, array_of(j, source), j->s->dtype.value == 0 ? ATTN_BF16 : ATTN_F16);
+        if (failed) return failed;
     }
     int32_t main_dtype = j->in.q.tensor.dtype;
     for (size_t i = 0; i < N_SOURCES; i++) {
@@ -82,7 +83,7 @@ static int load(job *j) {
         if (source->rounds && array->tensor.dtype != main_dtype)
             return fail(IO_BAD_DATA, "%s holds %s and --q %s; save both as the same", source->label,
                         npy_dtype_name(array->tensor.dtype), npy_dtype_name(main_dtype));
-        int failed = array_adapt(source->label, array, main_dtype);
+        int failed = array_adapt(source->label, array, main_dtype, j->s->dtype.given);
         if (failed) return failed;
     }
     return load_offset(j);
@@ -120,14 +121,14 @@ static int check_ranks(const job *j) {
     return failed;
 }
 
-/* Lengths come from a file, so a wrong one is wrong data, not a wrong command line. */
-static int check_lengths(const char *label, const npy_array *array, int64_t most) {
+/* Lengths and offsets come from a file, so a wrong one is wrong data, not a wrong command line. */
+static int check_range(const char *label, const npy_array *array, double least, double most) {
     if (!array->bytes.data) return IO_OK;
     for (int64_t i = 0; i < array_count(&array->tensor); i++) {
-        double length = array_element(&array->tensor, i);
-        if (length < 0 || length > (double)most)
-            return fail(IO_BAD_DATA, "%s: entry %lld is %.0f; a length from 0 to %lld is needed", label, (long long)i, length,
-                        (long long)most);
+        double number = array_element(&array->tensor, i);
+        if (number < least || number > most)
+            return fail(IO_BAD_DATA, "%s: entry %lld is %.0f; a number from %.0f to %.0f is needed", label, (long long)i, number,
+                        least, most);
     }
     return IO_OK;
 }
@@ -196,9 +197,9 @@ static void want_gradients(job *j) {
     attn_attention_args *a = &j->args;
     attn_attention_grads *g = &j->grads;
     int32_t leading = 4 - j->rank;
-    want(j, "--dq", s->dq, j->result, 4, a->q.shape, leading, &g->dq);
-    want(j, "--dk", s->dk, j->result, 4, a->k.shape, leading, &g->dk);
-    want(j, "--dv", s->dv, j->result, 4, a->v.shape, leading, &g->dv);
+    want(j, "--dq", s->dq, a->q.dtype, 4, a->q.shape, leading, &g->dq);
+    want(j, "--dk", s->dk, a->q.dtype, 4, a->k.shape, leading, &g->dk);
+    want(j, "--dv", s->dv, a->q.dtype, 4, a->v.shape, leading, &g->dv);
     want(j, "--dbias", s->dbias, a->bias.dtype, a->bias.rank, a->bias.shape, 0, &g->dbias);
     want(j, "--dsinks", s->dsinks, a->sinks.dtype, a->sinks.rank, a->sinks.shape, 0, &g->dsinks);
     want(j, "--dalibi", s->dalibi, a->alibi.dtype, a->alibi.rank, a->alibi.shape, 0, &g->dalibi);
@@ -210,9 +211,8 @@ static void want_gradients(job *j) {
 static void want_outputs(job *j) {
     const attn_attention_args *a = &j->args;
     const int64_t shape[] = { a->q.shape[0], a->q.shape[1], a->q.shape[2], a->v.shape[3] };
-    j->result = j->s->dtype.given ? ATTN_F32 : a->q.dtype;
     j->observed = a->q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-    want(j, "-o", j->s->out ? j->s->out : "-", j->result, 4, shape, 4 - j->rank, &j->args.out);
+    want(j, "-o", j->s->out ? j->s->out : "-", a->q.dtype, 4, shape, 4 - j->rank, &j->args.out);
     want_seen(j);
     want_gradients(j);
 }
@@ -234,8 +234,9 @@ static int do_job(job *j, const attn_exec *exec) {
     failed = check_ranks(j);
     if (failed) return failed;
     fill_args(j);
-    failed = check_lengths("--q-lengths", &j->in.q_lengths, j->args.q.shape[2]);
-    if (!failed) failed = check_lengths("--kv-lengths", &j->in.kv_lengths, j->args.k.shape[2]);
+    failed = check_range("--q-lengths", &j->in.q_lengths, 0, (double)j->args.q.shape[2]);
+    if (!failed) failed = check_range("--kv-lengths", &j->in.kv_lengths, 0, (double)j->args.k.shape[2]);
+    if (!failed) failed = check_range("--offset", &j->in.offset, -0x1p52, 0x1p52);
     if (failed) return failed;
     want_outputs(j);
     if (!j->failed) j->failed = compute(j, exec);

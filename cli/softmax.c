@@ -81,8 +81,9 @@ static int load(const softmax_settings *s, inputs *in, int32_t *axis) {
         return fail(IO_BAD_USAGE, "--axis is %lld; %s has %d %s", (long long)asked, s->in, (int)rank,
                     rank == 1 ? "axis" : "axes");
     *axis = (int32_t)(asked < 0 ? asked + rank : asked);
-    if (s->dtype.given) array_round(&in->x, softmax_dtype(s));
-    return s->bias ? array_adapt("--bias", &in->bias, in->x.tensor.dtype) : IO_OK;
+    if (s->dtype.given) failed = array_round("x", &in->x, softmax_dtype(s));
+    if (!failed && s->bias) failed = array_adapt("--bias", &in->bias, in->x.tensor.dtype, s->dtype.given);
+    return failed;
 }
 
 /* One output in the shape of x, or x without the axis. */
@@ -91,8 +92,7 @@ static int add_output(const softmax_settings *s, const attn_tensor *x, int32_t a
     int32_t rank = 0;
     for (int32_t i = 0; i < x->rank; i++)
         if (i != axis || !softmax_reduces(s)) shape[rank++] = x->shape[i];
-    int32_t dtype = s->dtype.given ? ATTN_F32 : x->dtype;
-    int failed = outputs_add(out, "-o", s->out, dtype, rank, shape, 0, y);
+    int failed = outputs_add(out, "-o", s->out, x->dtype, rank, shape, 0, y);
     if (!failed && !softmax_reduces(s)) *y = attn_axis_last(*y, axis);
     return failed;
 }

@@ -149,6 +149,19 @@ class Output(AttendTest):
         self.check(*(self.normal(*s, dtype="f8") for s in shapes), tolerance=1e-14, see=("lse", "weights"), causal=True)
         self.check(*(self.normal(*s, dtype="f2") for s in shapes), tolerance=2e-3)
 
+    def test_rounding_is_to_the_nearest_with_ties_to_even_in_every_range(self):
+        bits = np.concatenate([self.random.integers(0, 2**32, 20000), np.arange(0, 2**32, 0x8000 * 37)]).astype("u4")
+        x = bits.view("f4").reshape(-1, 1)
+        x = np.concatenate([x, self.normal(1000, 1), self.normal(1000, 1) * 1e-5, self.normal(1000, 1) * 6e4])  # where float16 lives
+        one = np.ones((1, 1), "f4")
+        with np.errstate(over="ignore"):
+            kept = np.where(np.isnan(x), 0, x.view("u4").astype("u8"))
+            bf16 = ((kept + 0x7FFF + (kept >> 16 & 1)) & 0xFFFF0000).astype("u4").view("f4")
+            rounded = {"bf16": np.where(np.isnan(x), np.nan, bf16), "f16": x.astype("f2").astype("f4")}
+        for dtype, expected in rounded.items():
+            self.good(*self.words(x, one, one, {"scale": 1, "dtype": dtype}), "-o", "out.npy", "--scores", "s.npy", "--scores-stage", "raw")
+            np.testing.assert_array_equal(self.load("s.npy"), expected)
+
     def test_dtype_option_rounds_the_inputs_and_keeps_float32_outputs(self):
         q, k, v = self.normal(2, 5, 8), self.normal(2, 7, 8), self.normal(2, 7, 3)
         bias = self.normal(5, 7)

@@ -62,6 +62,9 @@ class CommandLine(ErrorTest):
 
     def test_verbs_that_are_not_built_say_so(self):
         self.bad(2, "bench", says="not built in this version")
+        if not json.loads(self.good("info", "--json"))["models"]:
+            for verb in ("train", "eval", "run", "explain"):
+                self.bad(2, verb, "x", says="built without models")
 
     def test_words_too_many_or_missing(self):
         self.bad(2, "softmax", "x.npy", "y.npy", says="unexpected 'y.npy'")
@@ -199,6 +202,8 @@ class Inputs(ErrorTest):
         for name in ("--kv-lengths", "--q-lengths"):
             for length in (-1, 100):
                 self.attend(3, name, self.save("n.npy", np.array([length])), says=f"{name}: entry 0 is {length}")
+        self.attend(3, "--offset", self.save("n.npy", np.array([-2**62])), says="--offset: entry 0")
+        self.attend(2, "--offset", 2**62, says="offset")
 
 
 class Outputs(ErrorTest):
