@@ -80,7 +80,8 @@ typedef struct product_job {
     int64_t m, n, k;
     int64_t m_block, n_block, m_blocks, n_blocks;
     char *panels; /* of b, packed by the caller or by this call */
-    size_t size;  /* bytes of an element */
+    bool b_in_place;
+    size_t size; /* bytes of an element */
 } product_job;
 
 static const void *data_of(const attn_tensor *t) { return attn_present(t) ? t->data : NULL; }
@@ -95,6 +96,7 @@ static attn_matmul_block block_of(const product_job *p, int64_t i, int64_t j) {
                             .a = attn_at(&a->a, row * a->a.stride[0]),
                             .a_row = a->a.stride[0],
                             .a_col = a->a.stride[1],
+                            .b_row = p->kernels->matmul.nr,
                             .b_panel = p->k * p->kernels->matmul.nr,
                             .c = attn_at(&a->c, row * a->c.stride[0] + col * a->c.stride[1]),
                             .c_row = a->c.stride[0],
@@ -102,6 +104,11 @@ static attn_matmul_block block_of(const product_job *p, int64_t i, int64_t j) {
                             .activation = a->activation,
                             .accumulate = a->flags & ATTN_ACCUMULATE };
     if (p->panels) t.b = p->panels + (size_t)(col * p->k) * p->size;
+    if (p->b_in_place) {
+        t.b = attn_at(&a->b, col);
+        t.b_row = a->b.stride[0];
+        t.b_panel = p->kernels->matmul.nr;
+    }
     if (data_of(&a->bias)) {
         t.bias = attn_at(&a->bias, col * a->bias.stride[0]);
         t.bias_col = a->bias.stride[0];
@@ -132,6 +139,16 @@ static void choose_blocks(product_job *p) {
     p->m_blocks = (p->m + p->m_block - 1) / p->m_block;
 }
 
+/* Reading dense rows of b where they lie beats packing them for few rows of a, unless the rows are so far apart that they fall on
+ * the same few cache sets; for very few rows of a always. */
+static bool reads_b_in_place(const product_job *p) {
+    enum { VERY_FEW = 16, FEW_BLOCKS = 4, FAR = 2048 };
+    const attn_tensor *b = &p->args->b;
+    if (p->args->packed || (b->stride[1] != 1 && p->n > 1)) return false;
+    if (p->m <= VERY_FEW) return true;
+    return p->m <= FEW_BLOCKS * p->kernels->matmul.m_block && b->stride[0] >= 0 && b->stride[0] <= FAR / (int64_t)p->size;
+}
+
 static product_job job_of(const attn_matmul_args *a) {
     const attn_tensor *const operands[] = { &a->a, &a->b, &a->c, &a->bias, &a->residual, &a->before };
     product_job p = {
@@ -142,6 +159,7 @@ static product_job job_of(const attn_matmul_args *a) {
     if (!p.kernels) return p;
     choose_blocks(&p);
     if (a->packed) p.panels = first_panel(a->packed);
+    p.b_in_place = reads_b_in_place(&p);
     return p;
 }
 
@@ -150,7 +168,7 @@ static attn_need need_of(const product_job *p) {
     if (!p->kernels || p->m == 0 || p->n == 0) return need;
     attn_matmul_block largest = block_of(p, 0, 0);
     need.per_worker = p->kernels->matmul.scratch(&largest);
-    if (!p->args->packed) need.shared = panel_bytes(p->kernels, p->k, p->n, p->size);
+    if (!p->args->packed && !p->b_in_place) need.shared = panel_bytes(p->kernels, p->k, p->n, p->size);
     return need;
 }
 
@@ -245,7 +263,7 @@ attn_status attn_matmul(const attn_matmul_args *a, const attn_exec *exec) {
         if (!p.kernels) {
             attn_session_run(&session, p.m, reference_item, &p);
         } else {
-            if (!p.panels) {
+            if (!p.panels && !p.b_in_place) {
                 p.panels = session.shared;
                 attn_session_run(&session, panel_count(p.kernels, p.n), pack_item, &p);
             }

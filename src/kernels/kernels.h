@@ -159,8 +159,8 @@ typedef struct attn_matmul_block {
     int64_t m, n, k;
     const void *a;
     int64_t a_row, a_col;
-    const void *b;   /* panels of nr columns: [n / nr, rounded up][k][nr] */
-    int64_t b_panel; /* elements from one panel to the next */
+    const void *b; /* panels of nr columns: [n / nr, rounded up][k][nr]. Or in place: b_panel nr, rows b_row apart, columns dense */
+    int64_t b_panel, b_row; /* elements from one panel to the next, from one row of a panel to the next */
     void *c;
     int64_t c_row, c_col;
     const void *bias; /* NULL: none, as below */
