@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "file.h"
+#include "print.h"
 
 typedef struct info_settings {
     bool json;

@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "inspect.h"
 #include "message.h"
+#include "print.h"
 
 /* ---- .npy ------------------------------------------------------------------------------------------- */
 

@@ -91,6 +91,7 @@ static int answer_lines(const softmax_settings *s, row *r, io_output *to, const 
     size_t room = 0;
     int failed = grow(r);
     text out = { 0 };
+    io_error error = { 0 };
     for (size_t number = 1; !failed && !to->deaf; number++) {
         errno = 0;
         ssize_t length = getline(&line, &room, stdin);
@@ -104,7 +105,7 @@ static int answer_lines(const softmax_settings *s, row *r, io_output *to, const 
         if (failed || length < 0) break;
         failed = parse_row(line, number, r);
         if (!failed) failed = compute(s, r, number, &out, exec);
-        if (!failed) failed = text_write(&out, to);
+        if (!failed && text_write(&out, to, &error)) failed = fail_io(&error);
     }
     free(line);
     text_free(&out);

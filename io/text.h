@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A result made of text, composed in memory and printed at the end, so that a failure half way prints nothing. Includes the little
+/* A result made of text, composed in memory and written at the end, so that a failure half way writes nothing. Includes the little
  * JSON that the array verbs write; they work in builds without any JSON library. */
-#ifndef ATTN_CLI_TEXT_H
-#define ATTN_CLI_TEXT_H
+#ifndef ATTN_IO_TEXT_H
+#define ATTN_IO_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,9 +23,7 @@ void text_add_json(text *t, const char *string);
 void text_add_json_number(text *t, double value);
 void text_free(text *t);
 
-/* Appends the text to an output and empties it. Fails with an exit code, which has been said on stderr. */
-int text_write(text *t, io_output *output);
-/* Prints the text on stdout and frees it. */
-int text_print(text *t);
+/* Appends the text to an output and empties it. */
+int text_write(text *t, io_output *output, io_error *error);
 
 #endif

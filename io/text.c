@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Growing text, and printing it. See text.h. */
+/* Growing text. See text.h. */
 #include "text.h"
 
 #include <math.h>
@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "message.h"
 
 static bool reserve(text *t, size_t more) {
     if (t->failed) return false;
@@ -75,20 +73,9 @@ void text_free(text *t) {
     *t = (text){ 0 };
 }
 
-int text_write(text *t, io_output *output) {
-    if (t->failed) return fail(IO_NO_ROOM, "out of memory while composing the result");
-    io_error error = { 0 };
-    int failed = io_output_write(output, t->data, t->length, &error);
+int text_write(text *t, io_output *output, io_error *error) {
+    if (t->failed) return io_fail(error, IO_NO_ROOM, "out of memory while composing the result");
+    int failed = io_output_write(output, t->data, t->length, error);
     t->length = 0;
-    return failed ? fail_io(&error) : IO_OK;
-}
-
-int text_print(text *t) {
-    io_output output;
-    io_error error = { 0 };
-    int failed = io_output_open(&output, "-", &error);
-    failed = failed ? fail_io(&error) : text_write(t, &output);
-    io_output_discard(&output);
-    text_free(t);
     return failed;
 }
