@@ -23,6 +23,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* ThreadSanitizer does not follow a forked child that starts threads. */
+#if defined(__SANITIZE_THREAD__)
+enum { CHILDREN_MAY_START_THREADS = 0 };
+#else
+enum { CHILDREN_MAY_START_THREADS = 1 };
+#endif
+
 enum { MOST = 64 };
 
 /* Counts how often each share was done. */
@@ -187,9 +194,10 @@ static void a_forked_child_works_alone_and_may_open_its_own_pool(void **state) {
         int wrong = 0;
         alarm(20);
         shared.parallel_for(shared.pool, 3, count_share, &in_child);
-        wrong += attn_pool_open(&own, 3) != ATTN_OK;
-        own.parallel_for(own.pool, 3, count_share, &in_own);
-        for (int w = 0; w < 3; w++) wrong += atomic_load(&in_child.done[w]) != 1 || atomic_load(&in_own.done[w]) != 1;
+        wrong += attn_pool_open(&own, CHILDREN_MAY_START_THREADS ? 3 : 1) != ATTN_OK;
+        if (own.pool) own.parallel_for(own.pool, 3, count_share, &in_own);
+        for (int w = 0; w < 3; w++)
+            wrong += atomic_load(&in_child.done[w]) != 1 || atomic_load(&in_own.done[w]) != CHILDREN_MAY_START_THREADS;
         attn_pool_close(&own);
         attn_pool_close(&shared);
         _exit(wrong);
