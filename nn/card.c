@@ -15,12 +15,6 @@ static const char *architecture(const nn_config *c) {
     return c->modality == NN_TEXT ? "BertForSequenceClassification" : "ViTForImageClassification";
 }
 
-static size_t count_parameters(const nn_parameters *all) {
-    size_t n = 0;
-    for (size_t i = 0; i < all->n; i++) n += all->all[i].count;
-    return n;
-}
-
 static void write_model(FILE *out, const nn_card *c) {
     const nn_config *m = &c->model->config;
     fprintf(out, "# A %s model\n\n", nn_config_task(m));
@@ -30,7 +24,7 @@ static void write_model(FILE *out, const nn_card *c) {
     fprintf(out, ".\n\n| model | |\n|---|---|\n| architecture | %s |\n| attention | %s, %d heads |\n", architecture(m),
             nn_attention_names[m->attention], m->heads);
     fprintf(out, "| blocks, width | %d, %lld |\n| parameters | %zu |\n", m->layers, (long long)m->width,
-            count_parameters(&c->model->parameters));
+            nn_parameters_count(&c->model->parameters));
     if (m->modality == NN_TEXT)
         fprintf(out, "| tokens | byte-level BPE, %lld of them; a text has at most %lld |\n", (long long)m->vocabulary,
                 (long long)m->positions);

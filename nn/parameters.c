@@ -80,3 +80,9 @@ attn_tensor nn_parameters_rows(const nn_parameters *all, const void *buffer, int
     t.shape[0] = n;
     return t;
 }
+
+size_t nn_parameters_count(const nn_parameters *all) {
+    size_t n = 0;
+    for (size_t i = 0; i < all->n; i++) n += all->all[i].count;
+    return n;
+}

@@ -40,6 +40,8 @@ int32_t nn_parameters_add(nn_parameters *all, const nn_parameter *p);
 bool nn_parameters_allocate(nn_parameters *all);
 void nn_parameters_start(nn_parameters *all, uint64_t seed);
 void nn_parameters_free(nn_parameters *all);
+/* How many numbers are learned. */
+size_t nn_parameters_count(const nn_parameters *all);
 
 /* Parameter `index` within `buffer` (values, a gradient, ...). */
 attn_tensor nn_parameters_view(const nn_parameters *all, const void *buffer, int32_t index);
