@@ -31,7 +31,7 @@ typedef struct worker {
 static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
-    worker w = { .m = attn_tile_memory_in(p, a) };
+    worker w = { .m = attn_tile_memory_in(p, true, a) };
     for (int i = 0; i < GROUP; i++) {
         running_block *r = &w.blocks[i];
         r->x.panel = attn_take(a, p->dim, k->q_block, size);
@@ -49,29 +49,40 @@ static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
 
 /* ---- one block against one unit ---------------------------------------------------------------------------- */
 
-static void mix_tile(const attn_head *head, running_block *r, worker *w, int64_t n_keys, attn_rows values, attn_tile_kind kind) {
-    const attn_attention_plan *p = head->p;
-    bool skip = kind == ATTN_TILE_PARTLY && !head->kernels->finite(values.data, values.row, n_keys, p->v_dim);
-    head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
-                                         .v = values.data,
-                                         .v_row = values.row,
-                                         .n_keys = n_keys,
-                                         .v_dim = p->v_dim,
-                                         .live = skip ? w->m.live : NULL,
-                                         .accumulate = r->begun,
-                                         .o = r->o });
-    r->begun = true;
+/* The keys and values that all blocks of a group share. */
+typedef struct key_unit {
+    attn_key_range keys;
+    attn_rows k;
+    enum { UNKNOWN, FINITE, NOT_FINITE } values; /* found out when a tile asks */
+} key_unit;
+
+/* A boundary tile multiplies hidden values by 0; if they may be infinite or NaN, it has to skip them. */
+static bool has_to_skip(const attn_head *head, key_unit *u, attn_tile_kind kind) {
+    if (kind != ATTN_TILE_PARTLY) return false;
+    if (u->values == UNKNOWN)
+        u->values = head->kernels->finite(head->m.v, (u->keys.end - u->keys.begin) * head->p->v_dim) ? FINITE : NOT_FINITE;
+    return u->values == NOT_FINITE;
 }
 
-static void visit(const attn_head *head, running_block *r, worker *w, attn_key_range keys, attn_rows k, attn_rows v) {
+static void visit(const attn_head *head, running_block *r, worker *w, key_unit *u, attn_key_range keys) {
     const attn_attention_plan *p = head->p;
-    int64_t n_keys = keys.end - keys.begin;
+    int64_t n_keys = keys.end - keys.begin, skipped = keys.begin - u->keys.begin;
+    attn_rows k = { u->k.data + skipped * u->k.row * (int64_t)head->size, u->k.row };
     attn_tile_kind kind = attn_tile_scores(head, &r->x, keys.begin, keys.end, k);
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
     if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
-    mix_tile(head, r, w, n_keys, v, kind);
+    head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
+                                         .v = w->m.v,
+                                         .n_packed = u->keys.end - u->keys.begin,
+                                         .first = skipped,
+                                         .n_keys = n_keys,
+                                         .v_dim = p->v_dim,
+                                         .live = has_to_skip(head, u, kind) ? w->m.live : NULL,
+                                         .accumulate = r->begun,
+                                         .o = r->o });
+    r->begun = true;
 }
 
 /* ---- begin, end -------------------------------------------------------------------------------------------- */
@@ -115,24 +126,20 @@ typedef struct forward_context {
     int64_t n_groups; /* of one head */
 } forward_context;
 
-static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t unit_begin, int64_t unit_end) {
-    attn_rows k, v;
-    attn_key_range all = { unit_end, unit_begin };
+static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t begin, int64_t end) {
+    key_unit u = { .keys = { end, begin } };
     for (int i = 0; i < n_blocks; i++) {
-        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, unit_begin, unit_end);
+        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);
         if (keys.begin == keys.end) continue;
-        all.begin = keys.begin < all.begin ? keys.begin : all.begin;
-        all.end = keys.end > all.end ? keys.end : all.end;
+        u.keys.begin = keys.begin < u.keys.begin ? keys.begin : u.keys.begin;
+        u.keys.end = keys.end > u.keys.end ? keys.end : u.keys.end;
     }
-    if (all.begin >= all.end) return;
-    k = attn_keys_at(head, all.begin, all.end);
-    v = attn_values_at(head, all.begin, all.end);
+    if (u.keys.begin >= u.keys.end) return;
+    u.k = attn_keys_at(head, u.keys.begin, u.keys.end);
+    attn_pack_values(head, u.keys.begin, u.keys.end);
     for (int i = 0; i < n_blocks; i++) {
-        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, unit_begin, unit_end);
-        if (keys.begin == keys.end) continue;
-        int64_t skipped = keys.begin - all.begin;
-        visit(head, &w->blocks[i], w, keys, (attn_rows){ k.data + skipped * k.row * (int64_t)head->size, k.row },
-              (attn_rows){ v.data + skipped * v.row * (int64_t)head->size, v.row });
+        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);
+        if (keys.begin < keys.end) visit(head, &w->blocks[i], w, &u, keys);
     }
 }
 

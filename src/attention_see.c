@@ -120,7 +120,7 @@ typedef struct see_worker {
 static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
-    return (see_worker){ .m = attn_tile_memory_in(p, a),
+    return (see_worker){ .m = attn_tile_memory_in(p, false, a),
                          .panel = attn_take(a, p->dim, k->q_block, size),
                          .max = attn_take(a, 1, k->q_block, size),
                          .inverse = attn_take(a, 1, k->q_block, size),

@@ -31,7 +31,7 @@ static bool lie_densely(const attn_tensor *t, int64_t n_columns) {
     return (apart > -FAR_APART && apart < FAR_APART) || t->stride[2] == n_columns;
 }
 
-attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, attn_arena *a) {
+attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
     attn_tile_memory m = { .s = attn_take(a, k->k_block, k->q_block, size),
@@ -39,7 +39,7 @@ attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, attn_arena *a
                            .lanes = attn_take(a, k->k_block, 1, sizeof(uint64_t)) };
     if (p->bias.rank) m.bias = attn_take(a, k->k_block, k->q_block, size);
     if (!lie_densely(&p->k, p->dim)) m.k = attn_take(a, k->k_block, p->dim, size);
-    if (!lie_densely(&p->v, p->v_dim)) m.v = attn_take(a, k->k_block, p->v_dim, size);
+    if (values) m.v = attn_take(a, k->k_block, p->v_dim, size);
     if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
     return m;
 }
@@ -52,20 +52,19 @@ static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t
     for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
 }
 
-static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
-    int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
-    size_t size = attn_dtype_size(t->dtype);
-    if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
+attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
+    const attn_tensor *k = &head->p->k;
+    int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1] + j0 * k->stride[2], n = head->p->dim;
+    if (!head->m.k) return (attn_rows){ attn_at(k, at), k->stride[2] };
     for (int64_t j = 0; j < j1 - j0; j++)
-        copy_columns(t, at + j * t->stride[2], t->stride[3], n, (char *)copy + (size_t)(j * n) * size, size);
-    return (attn_rows){ copy, n };
+        copy_columns(k, at + j * k->stride[2], k->stride[3], n, (char *)head->m.k + (size_t)(j * n) * head->size, head->size);
+    return (attn_rows){ head->m.k, n };
 }
 
-attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    return rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
-}
-attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1) {
-    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, head->m.v);
+void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1) {
+    const attn_tensor *v = &head->p->v;
+    int64_t at = head->b * v->stride[0] + head->h / head->p->v_group * v->stride[1] + j0 * v->stride[2];
+    head->kernels->pack_groups(attn_at(v, at), v->stride[2], v->stride[3], j1 - j0, head->p->v_dim, head->m.v);
 }
 
 attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_tile_memory m) {
@@ -100,7 +99,7 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
 attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
     int64_t begin = x->keys.some.begin > unit_begin ? x->keys.some.begin : unit_begin;
     int64_t end = x->keys.some.end < unit_end ? x->keys.some.end : unit_end;
-    return begin < end ? (attn_key_range){ begin, end } : (attn_key_range){ 0, 0 };
+    return begin < end ? (attn_key_range){ begin / ATTN_KEY_STEP * ATTN_KEY_STEP, end } : (attn_key_range){ 0, 0 };
 }
 
 static uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }

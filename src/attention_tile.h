@@ -20,7 +20,8 @@ typedef struct attn_tile_memory {
     void *bias;      /* the same, when there is a bias */
     uint64_t *live;  /* [k_block] */
     uint64_t *lanes; /* [k_block] */
-    void *k, *v;     /* [k_block][dim], [k_block][v_dim]: keys and values that do not lie densely */
+    void *k;         /* [k_block][dim], for keys that do not lie densely */
+    void *v;         /* [k_block][v_dim], in groups of columns */
     void *weight;    /* [dim] of the additive score */
 } attn_tile_memory;
 
@@ -46,17 +47,19 @@ typedef enum attn_tile_kind { ATTN_TILE_EMPTY, ATTN_TILE_PARTLY, ATTN_TILE_FULL 
 /* NULL when this machine or dtype has no attention kernels. */
 const attn_attention_kernels *attn_kernels_of(const attn_attention_plan *p);
 
-attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, attn_arena *a);
+/* `values`: with room for m.v. */
+attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, attn_arena *a);
 /* Head (b, h), working in memory m. */
 attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_tile_memory m);
 
 /* The block that begins with row i0; its queries are packed into `panel`. */
 attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel);
-/* Keys and values j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
+/* Keys j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1);
-attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1);
+/* Values j0 .. j1 - 1 into m.v. */
+void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1);
 
-/* The first and last key of a unit that some row of the block sees; empty when there is none. */
+/* The keys of a unit that some row of the block sees, begun at a multiple of ATTN_KEY_STEP; empty when there is none. */
 attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end);
 
 /* Scores of the block against keys j0 .. j1 - 1. First, who sees whom: m.live is filled in unless the tile is full. Then into m.s:

@@ -108,23 +108,32 @@ typedef struct attn_score_tile {
 } attn_score_tile;
 
 typedef struct attn_mix_tile {
-    const void *p; /* tile [n_keys][lane] */
-    const void *v; /* dense rows, v_row elements apart */
-    int64_t v_row;
+    const void *p;           /* tile [n_keys][lane] */
+    const void *v;           /* groups of columns, as pack_groups makes them */
+    int64_t n_packed, first; /* keys in the groups, and the one that is the tile's first */
     int64_t n_keys, v_dim;
     const uint64_t *live; /* NULL: every weight counts. Else a key is skipped where a lane does not see it */
     bool accumulate;      /* add to o, or begin it */
     void *o;              /* panel [v_dim][lane] */
 } attn_mix_tile;
 
+/* Tiles begin at keys that are multiples of this: what keys are added up together is then the same in every tile. */
+enum { ATTN_KEY_STEP = 4 };
+
 typedef struct attn_attention_kernels {
     int32_t q_block, k_block; /* q_block 0: this table has no attention */
+
+    /* The peak, for benchmarks: `rounds` times burst_flops operations in registers. The result is not to be thrown away. */
+    double (*burst)(int64_t rounds, double start);
+    int64_t burst_flops;
 
     /* panel[column][lane] = x[lane][column]; lanes from n_rows on are 0. And back, rows up to n_rows. */
     void (*pack)(const void *x, int64_t row, int64_t col, int64_t n_rows, int64_t n_cols, void *panel);
     void (*unpack)(const void *panel, int64_t n_rows, int64_t n_cols, void *x, int64_t row, int64_t col);
-    /* No NaN and no infinity in dense rows. */
-    bool (*finite)(const void *x, int64_t row, int64_t n_rows, int64_t n_cols);
+    /* Rows in groups of columns: [n_cols / width][row][width], in widths that suit the registers. n_rows * n_cols elements. */
+    void (*pack_groups)(const void *x, int64_t row, int64_t col, int64_t n_rows, int64_t n_cols, void *groups);
+    /* No NaN and no infinity among n elements. */
+    bool (*finite)(const void *x, int64_t n);
 
     /* score: by kind, ATTN_DOT and ATTN_ADDITIVE. Then, each if it is there: softcap, bias, ALiBi, masks. */
     void (*score[2])(const attn_score_tile *t);
@@ -159,7 +168,8 @@ typedef struct attn_matmul_block {
     int64_t m, n, k;
     const void *a;
     int64_t a_row, a_col;
-    const void *b; /* panels of nr columns: [n / nr, rounded up][k][nr]. Or in place: b_panel nr, rows b_row apart, columns dense */
+    const void
+        *b; /* panels of nr columns: [n / nr, rounded up][k][nr]. Or in place: b_panel nr, rows b_row apart, columns dense */
     int64_t b_panel, b_row; /* elements from one panel to the next, from one row of a panel to the next */
     void *c;
     int64_t c_row, c_col;
@@ -219,6 +229,13 @@ typedef struct attn_vector_kernels {
     void (*adamw)(const struct ref_adamw *o, int64_t n, void *param, void *m, void *v, const void *gradient);
 } attn_vector_kernels;
 
+/* ---- gates over dense elements; y may be x ----------------------------------------------------------------- */
+
+typedef struct attn_gate_kernels {
+    void (*apply)(int32_t kind, int64_t n, const void *x, const void *g, void *y); /* the gradient to x too: linear in x */
+    void (*dg)(int32_t kind, int64_t n, const void *x, const void *g, const void *dy, void *dg);
+} attn_gate_kernels;
+
 typedef struct attn_kernels {
     const char *isa; /* "avx512" */
     int32_t dtype;   /* ATTN_F32, ATTN_F64: what it reads, computes in and writes */
@@ -228,6 +245,7 @@ typedef struct attn_kernels {
     attn_attention_kernels attention;
     attn_matmul_kernels matmul;
     attn_vector_kernels vector;
+    attn_gate_kernels gate;
 } attn_kernels;
 
 /* The best table for an element type on this machine, lowered by ATTN_ISA; NULL when the reference has to answer (bf16, f16). */

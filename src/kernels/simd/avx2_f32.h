@@ -46,6 +46,10 @@ V vf v_scale2(vf x, vf n) {
     __m256i half = _mm256_srai_epi32(i, 1);
     return _mm256_mul_ps(_mm256_mul_ps(x, v_power2(half)), v_power2(_mm256_sub_epi32(i, half)));
 }
+V vf v_add_exponent(vf x, vf n) {
+    __m256i power = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), power));
+}
 V vf v_exponent(vf x) {
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(x), 23), _mm256_set1_epi32(127)));
 }

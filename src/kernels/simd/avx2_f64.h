@@ -49,6 +49,10 @@ V vf v_scale2(vf x, vf n) {
     return _mm256_mul_pd(_mm256_mul_pd(x, v_power2(half)), v_power2(_mm_sub_epi32(i, half)));
 }
 /* The biased exponent becomes the low bits of 2^52 + exponent. */
+V vf v_add_exponent(vf x, vf n) {
+    __m256i power = _mm256_slli_epi64(_mm256_castpd_si256(n), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(x), power));
+}
 V vf v_exponent(vf x) {
     const __m256i two52 = _mm256_castpd_si256(_mm256_set1_pd(0x1p52));
     __m256i biased = _mm256_or_si256(_mm256_srli_epi64(_mm256_castpd_si256(x), 52), two52);

@@ -43,6 +43,10 @@ V vf v_copysign(vf x, vf s) {
 V vf v_round(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V vf v_floor(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 V vf v_scale2(vf x, vf n) { return _mm512_scalef_ps(x, n); }
+V vf v_add_exponent(vf x, vf n) {
+    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), power));
+}
 V vf v_exponent(vf x) { return _mm512_getexp_ps(x); }
 #pragma GCC diagnostic pop
 

@@ -43,6 +43,10 @@ V vf v_copysign(vf x, vf s) {
 V vf v_round(vf x) { return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V vf v_floor(vf x) { return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 V vf v_scale2(vf x, vf n) { return _mm512_scalef_pd(x, n); }
+V vf v_add_exponent(vf x, vf n) {
+    __m512i power = _mm512_slli_epi64(_mm512_castpd_si512(n), 52);
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(x), power));
+}
 V vf v_exponent(vf x) { return _mm512_getexp_pd(x); }
 #pragma GCC diagnostic pop
 

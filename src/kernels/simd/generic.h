@@ -75,6 +75,7 @@ V vf v_scale2(vf x, vf n) {
     vi half = i >> 1;
     return x * v_power2(half) * v_power2(i - half);
 }
+V vf v_add_exponent(vf x, vf n) { return (vf)((vi)x + ((vi)n << MANTISSA_BITS)); }
 V vf v_exponent(vf x) { return __builtin_convertvector(((vi)x >> MANTISSA_BITS) - (EXPONENT_BIAS), vf); }
 
 V elem v_sum(vf x) {

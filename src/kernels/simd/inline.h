@@ -11,6 +11,7 @@
  *     v_fma v_fms v_fnma    a*b + c, a*b - c, c - a*b; rounded once, except on "generic", which rounds twice
  *     v_round v_floor       to nearest even; towards -inf
  *     v_scale2              x * 2^n for integral n, rounded once, overflow and underflow as IEEE; |x| within [2^-20, 2^20]
+ *     v_add_exponent        x * 2^n where all is normal; n comes as 1.5 * 2^(mantissa bits) + n
  *     v_exponent            floor(log2 x) of a positive normal x
  *     v_copysign            |x| with the sign of s
  *     v_lt v_le v_eq        ordered comparisons: false with NaN       v_isnan
