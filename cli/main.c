@@ -12,6 +12,7 @@
 
 #include "commands.h"
 #include "message.h"
+#include "print.h"
 
 /* Verbs about models need libraries that a build may lack; it knows their names all the same. */
 #if ATTN_WITH_MODELS
@@ -28,8 +29,8 @@ static const struct verb {
     { "softmax", &command_softmax, false },
     { "attend", &command_attend, false },
     { "train", WITH_MODELS(&command_train), true },
-    { "eval", NULL, true },
-    { "run", NULL, true },
+    { "eval", WITH_MODELS(&command_eval), true },
+    { "run", WITH_MODELS(&command_run), true },
     { "explain", NULL, true },
     { "embed", NULL, true },
     { "check", NULL, true },

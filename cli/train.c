@@ -17,7 +17,8 @@
 #include "commands.h"
 #include "message.h"
 #include "path.h"
-#include "team.h"
+#include "predict.h"
+#include "print.h"
 
 static const double VALIDATION_SHARE = 0.1;
 
@@ -199,19 +200,10 @@ static int prepare_folder(job *j, io_error *error) {
 }
 
 static int measure(job *j, nn_figures *figures, io_error *error) {
-    size_t n = j->validation->n, classes = (size_t)j->model.config.n_labels;
-    nn_team team;
-    float *probabilities = array_new(n * classes, sizeof *probabilities);
-    double *losses = array_new(n, sizeof *losses);
-    int failed = probabilities && losses ? nn_team_open(&team, &j->model, 0, j->exec, error)
-                                         : io_no_memory(error, "the validation", n * classes * sizeof *probabilities);
-    if (!failed) {
-        failed = nn_team_predict(&team, j->validation, probabilities, losses, error);
-        nn_team_close(&team);
-    }
-    if (!failed) failed = nn_evaluate(figures, probabilities, losses, j->validation->labels, n, classes, error);
-    free(probabilities);
-    free(losses);
+    prediction p;
+    int failed = predict(&p, &j->model, j->validation, j->exec, error);
+    if (!failed) failed = nn_evaluate(figures, p.probabilities, p.losses, j->validation->labels, p.n, p.classes, error);
+    prediction_free(&p);
     return failed;
 }
 
