@@ -19,6 +19,7 @@
 
 #include "math.inc"
 #include "softmax.inc"
+#include "gate.inc"
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
@@ -39,6 +40,7 @@ const attn_kernels attn_kernels_avx512_f32 = {
     .softmax = SOFTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
+    .gate = GATE_KERNELS,
 };
 
 #include "target_end.h"

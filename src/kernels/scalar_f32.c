@@ -17,6 +17,7 @@
 
 #include "math.inc"
 #include "softmax.inc"
+#include "gate.inc"
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
@@ -37,6 +38,7 @@ const attn_kernels attn_kernels_scalar_f32 = {
     .softmax = SOFTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
+    .gate = GATE_KERNELS,
 };
 
 #include "target_end.h"

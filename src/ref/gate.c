@@ -17,18 +17,7 @@ double ref_gate(int32_t kind, double x, double g) {
     }
 }
 
-void ref_gate_backward(int32_t kind, double x, double g, double dy, double *dx, double *dg) {
-    double s;
-    switch (kind) {
-    case ATTN_GATE_SIGMOID: /* y = x s(g),  ds/dg = s(g) s(-g) */
-        s = ref_sigmoid(g);
-        *dx = dy * s;
-        *dg = dy * x * s * ref_sigmoid(-g);
-        return;
-    case ATTN_GATE_ADDITIVE: /* y = x + g x */
-        *dx = dy * (1 + g);
-        *dg = dy * x;
-        return;
-    default: /* y = x g */ *dx = dy * g; *dg = dy * x;
-    }
+/* sigmoid' = sigmoid(g) sigmoid(-g) */
+double ref_gate_dg(int32_t kind, double x, double g, double dy) {
+    return kind == ATTN_GATE_SIGMOID ? dy * x * ref_sigmoid(g) * ref_sigmoid(-g) : dy * x;
 }

@@ -8,9 +8,9 @@
 /* 1 / (1 + exp(-x)), without overflow on either side. */
 double ref_sigmoid(double x);
 
-/* x * sigmoid(g), x + g * x, x * g. */
+/* x * sigmoid(g), x + g * x, x * g. Linear in x: the gradient to x is the gate of dy. */
 double ref_gate(int32_t kind, double x, double g);
-/* dy/dx and dy/dg, times dy. */
-void ref_gate_backward(int32_t kind, double x, double g, double dy, double *dx, double *dg);
+/* The gradient to g. */
+double ref_gate_dg(int32_t kind, double x, double g, double dy);
 
 #endif
