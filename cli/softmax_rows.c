@@ -81,8 +81,11 @@ static int compute(const softmax_settings *s, row *r, size_t number, text *out, 
         for (size_t i = 0; i < r->n; i++) r->x[i] = array_rounded(r->x[i], softmax_dtype(s));
     failed = softmax_call(s, &args, exec);
     size_t results = softmax_reduces(s) ? 1 : r->n;
-    for (size_t i = 0; i < results && !failed; i++) text_add(out, "%s%.9g", i ? " " : "", r->y[i]);
-    text_add(out, "\n");
+    for (size_t i = 0; i < results && !failed; i++) {
+        char digits[32];
+        int length = snprintf(digits, sizeof digits, "%.9g%c", r->y[i], i + 1 < results ? ' ' : '\n');
+        text_add_bytes(out, digits, (size_t)length);
+    }
     return failed;
 }
 
