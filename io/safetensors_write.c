@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing safetensors: sorted names, one spelling of the header, so that equal tensors make equal files. */
-#include <inttypes.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +9,7 @@
 #include "file.h"
 #include "safetensors.h"
 #include "safetensors_types.h"
+#include "text.h"
 
 /* A tensor on its way out. */
 typedef struct item {
@@ -19,53 +18,6 @@ typedef struct item {
     const safetensors_type *type;
     size_t size, begin; /* bytes; where they begin in the data */
 } item;
-
-/* Text that grows. Once memory has failed it stays failed, so that only the end needs a check. */
-typedef struct text {
-    char *data;
-    size_t size, room;
-    bool failed;
-} text;
-
-static void append(text *t, const char *s) {
-    size_t n = strlen(s), need;
-    if (t->failed || __builtin_add_overflow(t->size, n, &need) || need > SIZE_MAX / 2) {
-        t->failed = true;
-        return;
-    }
-    if (need > t->room) {
-        char *grown = realloc(t->data, need * 2);
-        if (!grown) {
-            t->failed = true;
-            return;
-        }
-        t->data = grown;
-        t->room = need * 2;
-    }
-    memcpy(t->data + t->size, s, n);
-    t->size = need;
-}
-
-static void append_string(text *t, const char *s) {
-    append(t, "\"");
-    for (; *s; s++) {
-        char escape[8];
-        if (*s == '"' || *s == '\\')
-            snprintf(escape, sizeof escape, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            snprintf(escape, sizeof escape, "\\u%04x", (unsigned)*s);
-        else
-            snprintf(escape, sizeof escape, "%c", *s);
-        append(t, escape);
-    }
-    append(t, "\"");
-}
-
-static void append_number(text *t, uint64_t n) {
-    char digits[24];
-    snprintf(digits, sizeof digits, "%" PRIu64, n);
-    append(t, digits);
-}
 
 /* ---- checking --------------------------------------------------------------------------------------------- */
 
@@ -135,29 +87,20 @@ static int place(const safetensors_entry *entries, size_t n, item *items, size_t
 
 /* ---- writing ---------------------------------------------------------------------------------------------- */
 
-static void append_item(text *t, const item *it) {
-    append(t, ",");
-    append_string(t, it->name);
-    append(t, ":{\"dtype\":\"");
-    append(t, it->type->name);
-    append(t, "\",\"shape\":[");
-    for (int32_t i = 0; i < it->tensor->rank; i++) {
-        if (i > 0) append(t, ",");
-        append_number(t, (uint64_t)it->tensor->shape[i]);
-    }
-    append(t, "],\"data_offsets\":[");
-    append_number(t, it->begin);
-    append(t, ",");
-    append_number(t, it->begin + it->size);
-    append(t, "]}");
+static void add_item(text *header, const item *it) {
+    text_add(header, ",");
+    text_add_json(header, it->name);
+    text_add(header, ":{\"dtype\":\"%s\",\"shape\":[", it->type->name);
+    for (int32_t i = 0; i < it->tensor->rank; i++) text_add(header, "%s%lld", i ? "," : "", (long long)it->tensor->shape[i]);
+    text_add(header, "],\"data_offsets\":[%zu,%zu]}", it->begin, it->begin + it->size);
 }
 
 /* The JSON, padded with spaces so that the data begins at a multiple of 8. */
-static void append_header(text *t, const item *items, size_t n) {
-    append(t, "{\"__metadata__\":{\"format\":\"pt\"}");
-    for (size_t i = 0; i < n; i++) append_item(t, &items[i]);
-    append(t, "}");
-    while (!t->failed && t->size % 8) append(t, " ");
+static void add_header(text *header, const item *items, size_t n) {
+    text_add(header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    for (size_t i = 0; i < n; i++) add_item(header, &items[i]);
+    text_add(header, "}");
+    while (!header->failed && header->length % 8) text_add(header, " ");
 }
 
 /* The elements along `axis` and behind it, row-major; returns where the next ones go. */
@@ -179,21 +122,21 @@ static unsigned char *copy_elements(const attn_tensor *t, size_t width, int32_t 
 
 static int assemble(const item *items, size_t n, size_t data, void **bytes, size_t *size, io_error *error) {
     text header = { 0 };
-    append_header(&header, items, n);
+    add_header(&header, items, n);
     size_t total;
-    if (header.failed || __builtin_add_overflow(header.size + 8, data, &total)) {
-        free(header.data);
-        return io_no_memory(error, "a safetensors header", header.size);
+    if (header.failed || __builtin_add_overflow(header.length + 8, data, &total)) {
+        text_free(&header);
+        return io_no_memory(error, "a safetensors header", n * sizeof *items);
     }
     unsigned char *out = malloc(total);
     if (!out) {
-        free(header.data);
+        text_free(&header);
         return io_no_memory(error, "a safetensors file", total);
     }
-    for (int i = 0; i < 8; i++) out[i] = (unsigned char)((uint64_t)header.size >> 8 * i);
-    memcpy(out + 8, header.data, header.size);
-    unsigned char *to = out + 8 + header.size;
-    free(header.data);
+    for (int i = 0; i < 8; i++) out[i] = (unsigned char)((uint64_t)header.length >> 8 * i);
+    memcpy(out + 8, header.data, header.length);
+    unsigned char *to = out + 8 + header.length;
+    text_free(&header);
     for (size_t i = 0; i < n; i++)
         if (items[i].size > 0) to = copy_elements(items[i].tensor, items[i].type->width, 0, items[i].tensor->data, to);
     *bytes = out;
