@@ -406,6 +406,21 @@ static void random_problems_agree_with_the_reference_within_the_published_bounds
     }
 }
 
+static void normalised_sums_of_one_sign_are_within_the_rms_bound(void **state) {
+    (void)state;
+    for (int32_t dtype = ATTN_F32; dtype <= ATTN_F64; dtype += ATTN_F64 - ATTN_F32) {
+        attn_attention_args a = problem((problem_shape){ 1, 2, 1, 2, 30, 150, 24, 20 }, dtype, 40);
+        a.weighting = ATTN_WEIGHT_NORMALIZED_SUM;
+        a.causal = ATTN_CAUSAL;
+        for (int64_t n = 0; n < attn_count(&a.q); n++) put(a.q, n, fabs(get(a.q, n)));
+        for (int64_t n = 0; n < attn_count(&a.k); n++) put(a.k, n, fabs(get(a.k, n)));
+        attn_attention_args exact = in_f64(a);
+        attend(&a);
+        attend_by_reference(&exact);
+        assert_rms_within("out", a.out, exact.out, rms_bound(dtype));
+    }
+}
+
 static void permuting_keys_with_their_values_changes_nothing_beyond_rounding(void **state) {
     (void)state;
     attn_attention_args a = problem((problem_shape){ 1, 2, 2, 2, 20, 75, 16, 8 }, ATTN_F32, 30), b = a;
@@ -448,6 +463,7 @@ int main(void) {
         cmocka_unit_test_teardown(f32_attention_on_normal_inputs_is_within_2e_6_relative_rms, free_blocks),
         cmocka_unit_test_teardown(huge_scores_stay_within_the_published_function_of_their_size, free_blocks),
         cmocka_unit_test_teardown(random_problems_agree_with_the_reference_within_the_published_bounds, free_blocks),
+        cmocka_unit_test_teardown(normalised_sums_of_one_sign_are_within_the_rms_bound, free_blocks),
         cmocka_unit_test_teardown(permuting_keys_with_their_values_changes_nothing_beyond_rounding, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@ enum { PROBLEMS = 6 };
 
 /* Blocks of queries, a single row, f64, 16 bits, the additive score, another weighting: with options that compose. */
 static attn_attention_args some_problem(int which) {
-    static const problem_shape shapes[PROBLEMS] = { { 2, 4, 2, 1, 45, 140, 33, 24 }, { 3, 2, 1, 2, 3, 200, 40, 64 },
+    static const problem_shape shapes[PROBLEMS] = { { 2, 2, 1, 2, 45, 140, 17, 12 }, { 3, 2, 2, 1, 3, 200, 40, 20 },
                                                     { 2, 2, 2, 1, 37, 90, 16, 24 },  { 2, 2, 1, 1, 5, 9, 8, 8 },
                                                     { 1, 2, 1, 2, 33, 60, 12, 20 },  { 2, 2, 2, 2, 25, 140, 17, 9 } };
     static const int32_t dtypes[PROBLEMS] = { ATTN_F32, ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F32, ATTN_F32 };

@@ -191,7 +191,7 @@ static void each_allocation_that_fails_gives_a_status_and_leaks_nothing(void **s
 }
 
 /* Read by AddressSanitizer, where there is one: a malloc that is too large returns NULL, as libc's does. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
 
 static void a_workspace_beyond_all_memory_is_a_status(void **state) {
