@@ -114,7 +114,7 @@ static json_t *preprocessor_value(const nn_config *c) {
 /* Takes the value over. */
 static int write_json(json_t *value, const char *folder, const char *name, io_error *error) {
     char path[ROOM];
-    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
+    char *text = value ? json_dumps(value, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(15)) : NULL;
     json_decref(value);
     if (!text)
         return io_fail(error, IO_NO_ROOM, "%s: its text cannot be made: out of memory, or a label that is not UTF-8", name);
