@@ -6,6 +6,6 @@
 #include "options.h"
 
 extern const command command_softmax, command_attend, command_inspect, command_info;
-extern const command command_train, command_eval, command_run; /* only in builds with models */
+extern const command command_train, command_eval, command_run, command_explain; /* only in builds with models */
 
 #endif

@@ -8,7 +8,6 @@
 #include "message.h"
 #include "predict.h"
 #include "print.h"
-#include "print.h"
 #include "source.h"
 
 /* A table of more classes than this is no help on a terminal; --json has them all. */

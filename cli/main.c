@@ -31,7 +31,7 @@ static const struct verb {
     { "train", WITH_MODELS(&command_train), true },
     { "eval", WITH_MODELS(&command_eval), true },
     { "run", WITH_MODELS(&command_run), true },
-    { "explain", NULL, true },
+    { "explain", WITH_MODELS(&command_explain), true },
     { "embed", NULL, true },
     { "check", NULL, true },
     { "bench", NULL, false },
