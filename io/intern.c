@@ -55,12 +55,6 @@ static int grow_slots(intern *table) {
     return 1;
 }
 
-size_t intern_find(const intern *table, const char *bytes, size_t length) {
-    if (!table->n_slots) return INTERN_NONE;
-    size_t slot = find_slot(table, hash_bytes(table->seed, bytes, length), bytes, length);
-    return table->slots[slot] ? table->slots[slot] - 1 : INTERN_NONE;
-}
-
 size_t intern_add(intern *table, const char *bytes, size_t length) {
     if (!table->seed) table->seed = intern_mix((uint64_t)(uintptr_t)table) | 1;
     if (table->n >= table->n_slots / 2 && !grow_slots(table)) return INTERN_NONE;

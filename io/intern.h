@@ -28,9 +28,6 @@ typedef struct intern {
 /* The number of a string, which is added with count 0 when it is new; INTERN_NONE when there is no memory. */
 size_t intern_add(intern *table, const char *bytes, size_t length);
 
-/* The number of a string, or INTERN_NONE. */
-size_t intern_find(const intern *table, const char *bytes, size_t length);
-
 void intern_free(intern *table);
 
 /* 64 bits in, 64 bits well mixed. */

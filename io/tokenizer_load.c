@@ -151,15 +151,23 @@ static uint32_t find_in_model(const tokenizer *t, const char *text, size_t n) {
     return id != BPE_NONE && t->model.tokens[id].in_model ? id : BPE_NONE;
 }
 
+/* The id of a text that merge `rank` needs. */
+static int find_merged(const loader *l, const tokenizer *t, uint32_t rank, const char *text, size_t n, uint32_t *id) {
+    char quoted[UNICODE_QUOTE];
+    *id = find_in_model(t, text, n);
+    if (*id != BPE_NONE) return IO_OK;
+    return io_fail(l->error, IO_BAD_MODEL, "%s: merge %u needs the token \"%s\", which the vocabulary lacks", l->name, rank,
+                   unicode_quote(text, n, quoted));
+}
+
 typedef struct text_room {
     char *bytes;
     size_t capacity;
 } text_room;
 
 static int load_merge(const loader *l, const json_t *value, const tokenizer *t, text_room *joined, bpe_merge *merge) {
-    const char *left, *right, *missing;
-    size_t n_left, n_right, n_missing, n;
-    char quoted[UNICODE_QUOTE];
+    const char *left, *right;
+    size_t n_left, n_right, n;
     if (!split_merge(value, &left, &n_left, &right, &n_right))
         return io_fail(l->error, IO_BAD_MODEL, "%s: merge %u is neither \"a b\" nor [\"a\", \"b\"]", l->name, merge->rank);
     char *bytes = __builtin_add_overflow(n_left, n_right, &n) ? NULL : array_grow(joined->bytes, &joined->capacity, n, 1);
@@ -167,19 +175,10 @@ static int load_merge(const loader *l, const json_t *value, const tokenizer *t, 
     joined->bytes = bytes;
     memcpy(bytes, left, n_left);
     memcpy(bytes + n_left, right, n_right);
-    merge->left = find_in_model(t, left, n_left);
-    merge->right = find_in_model(t, right, n_right);
-    merge->made = find_in_model(t, bytes, n);
-    if (merge->left == BPE_NONE)
-        missing = left, n_missing = n_left;
-    else if (merge->right == BPE_NONE)
-        missing = right, n_missing = n_right;
-    else if (merge->made == BPE_NONE)
-        missing = bytes, n_missing = n;
-    else
-        return IO_OK;
-    return io_fail(l->error, IO_BAD_MODEL, "%s: merge %u needs the token \"%s\", which the vocabulary lacks", l->name,
-                   merge->rank, unicode_quote(missing, n_missing, quoted));
+    int failed = find_merged(l, t, merge->rank, left, n_left, &merge->left);
+    if (!failed) failed = find_merged(l, t, merge->rank, right, n_right, &merge->right);
+    if (!failed) failed = find_merged(l, t, merge->rank, bytes, n, &merge->made);
+    return failed;
 }
 
 /* In the older form a line that begins with "#version" is a comment to `tokenizers`. */

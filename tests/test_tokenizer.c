@@ -247,6 +247,35 @@ static void tokens_of_one_word_have_one_number(void **state) {
     tokenizer_free(t);
 }
 
+/* The words of a text, '|' between them. */
+static void assert_words(const tokenizer *t, const char *text, const char *expected) {
+    encoding e = { 0 };
+    char words[256];
+    size_t n = 0;
+    encode(t, text, strlen(text), 0, &e);
+    for (size_t i = 1; i + 1 < e.n; i++) {
+        if (i > 1 && e.word[i] != e.word[i - 1]) words[n++] = '|';
+        for (uint32_t at = e.start[i]; at < e.end[i]; at++) words[n++] = text[at];
+        assert_in_range(n, 1, 200);
+    }
+    words[n] = 0;
+    assert_string_equal(words, expected);
+    encoding_free(&e);
+}
+
+static void words_are_cut_by_the_rule_of_gpt2(void **state) {
+    (void)state;
+    tokenizer *t = train((tokenizer_train_options){ .vocab_size = 261 });
+    assert_words(t, "I'm you're we've he'd she'll it's don't", "I|'m| you|'re| we|'ve| he|'d| she|'ll| it|'s| don|'t");
+    assert_words(t, "I'M 'sa 's 'r 'l '", "I|'|M| '|sa| '|s| '|r| '|l| '");
+    assert_words(t, "ab12 3.5%x", "ab|12| 3|.|5|%|x");
+    assert_words(t, "a  b\t c\n\nd \n", "a| | b|\t| c|\n|\n|d| \n");
+    assert_words(t, "  ", "  ");
+    assert_words(t, "x\u3000y\u3000\u3000z", "x|\u3000|y|\u3000|\u3000|z");
+    assert_words(t, "\u6ce8\u610f2\u529b\u3002\u00bd\u2167", "\u6ce8\u610f|2|\u529b|\u3002|\u00bd\u2167");
+    tokenizer_free(t);
+}
+
 static void characters_that_normalisation_changed_are_spanned_as_a_whole(void **state) {
     (void)state;
     tokenizer *t = train((tokenizer_train_options){ .vocab_size = 261, .form = TOKENIZER_NFKC, .lowercase = true });
@@ -351,6 +380,20 @@ static void a_word_of_a_megabyte_takes_no_more_than_moments(void **state) {
     encoding_free(&e);
     tokenizer_free(t);
     free(text);
+}
+
+static void a_text_of_more_than_256_megabytes_is_refused(void **state) {
+    (void)state;
+    tokenizer *t = train((tokenizer_train_options){ .vocab_size = 261 });
+    encoding e = { 0 };
+    io_error error;
+    const char *text = "never read";
+    size_t length = (1u << 28) + 1;
+    assert_failure(tokenizer_encode(t, text, length, 0, &e, &error), error, IO_BAD_DATA, "268435457 bytes");
+    assert_int_equal(e.n, 0);
+    encoding_free(&e);
+    tokenizer_free(t);
+    assert_failure(tokenizer_train(&t, &text, &length, 1, NULL, &error), error, IO_BAD_DATA, "text 1 has 268435457 bytes");
 }
 
 static void decoding_leaves_out_special_tokens_and_refuses_other_ids(void **state) {
@@ -486,12 +529,14 @@ int main(void) {
         cmocka_unit_test(all_bytes_and_any_bytes_come_back),
         cmocka_unit_test(spans_tile_a_text_that_normalisation_leaves_alone),
         cmocka_unit_test(tokens_of_one_word_have_one_number),
+        cmocka_unit_test(words_are_cut_by_the_rule_of_gpt2),
         cmocka_unit_test(characters_that_normalisation_changed_are_spanned_as_a_whole),
         cmocka_unit_test(special_tokens_in_a_text_are_those_tokens),
         cmocka_unit_test(a_prefix_space_belongs_to_no_byte),
         cmocka_unit_test(the_template_survives_truncation),
         cmocka_unit_test(one_encoding_serves_several_tokenizers),
         cmocka_unit_test(a_word_of_a_megabyte_takes_no_more_than_moments),
+        cmocka_unit_test(a_text_of_more_than_256_megabytes_is_refused),
         cmocka_unit_test(decoding_leaves_out_special_tokens_and_refuses_other_ids),
         cmocka_unit_test(what_is_saved_loads_and_saves_the_same),
         cmocka_unit_test(the_config_names_the_special_tokens),

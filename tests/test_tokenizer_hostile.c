@@ -48,6 +48,55 @@ static void both_spellings_of_merges_load(void **state) {
     good(MODEL_OF(VOCAB, "[]"));
 }
 
+/* The ids of a text, in words: "0 3 3 1". */
+static void assert_ids(const char *json, const char *text, const char *expected) {
+    tokenizer *t;
+    io_error error;
+    if (tokenizer_parse(&t, json, strlen(json), "t.json", &error)) fail_msg("%s", error.message);
+    for (int copied = 0; copied < 2; copied++) { /* as it was read, and as it is after saving and loading */
+        encoding e = { 0 };
+        if (tokenizer_encode(t, text, strlen(text), 0, &e, &error)) fail_msg("%s", error.message);
+        char ids[128] = "";
+        for (size_t i = 0; i < e.n && i < 20; i++) sprintf(ids + strlen(ids), i ? " %d" : "%d", e.ids[i]);
+        assert_string_equal(ids, expected);
+        encoding_free(&e);
+        if (copied) continue;
+        const char *path = in_scratch("copy.json");
+        if (tokenizer_save(t, path, &error)) fail_msg("%s", error.message);
+        tokenizer_free(t);
+        if (tokenizer_load(&t, path, &error)) fail_msg("%s", error.message);
+    }
+    tokenizer_free(t);
+}
+
+static void unknown_bytes_are_dropped_or_one_token_each_or_one_for_all(void **state) {
+    (void)state;
+#define UNKNOWN(rest)                                                                                                            \
+    FILE_OF("{\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"?\": 3}, \"merges\": [\"a b\"]" rest "}", "")
+    assert_ids(UNKNOWN(""), "axxbxab", "2 2"); /* what is left are neighbours */
+    assert_ids(UNKNOWN(", \"unk_token\": \"?\""), "axxbxab", "0 3 3 1 3 2");
+    assert_ids(UNKNOWN(", \"unk_token\": \"?\", \"fuse_unk\": true"), "axxbxab", "0 3 1 3 2");
+}
+
+static void of_two_ranks_of_a_pair_the_later_counts(void **state) {
+    (void)state;
+#define ABC "{\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, \"bc\": 4}"
+    assert_ids(MODEL_OF(ABC, "[\"a b\", \"b c\"]"), "abc", "3 2");
+    assert_ids(MODEL_OF(ABC, "[\"a b\", \"b c\", \"a b\"]"), "abc", "0 4");
+}
+
+static void parts_in_sequences_of_one_are_those_parts(void **state) {
+    (void)state;
+    assert_ids("{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" BYTES "]}, \"model\": " MODEL "}", "ab", "2");
+    assert_ids(FILE_OF(MODEL, ", \"post_processor\": {\"type\": \"Sequence\", \"processors\": [" BYTES
+                              ", {\"type\": \"BertProcessing\", \"sep\": [\"ab\", 2], \"cls\": [\"[CLS]\", 3]}]}"),
+               "a", "3 0 2");
+    bad(FILE_OF(MODEL, ", \"post_processor\": {\"type\": \"Sequence\", \"processors\": ["
+                       "{\"type\": \"BertProcessing\", \"sep\": [\"ab\", 2], \"cls\": [\"[CLS]\", 3]}, "
+                       "{\"type\": \"BertProcessing\", \"sep\": [\"ab\", 2], \"cls\": [\"[CLS]\", 3]}]}"),
+        "two templates");
+}
+
 static void what_is_not_json_or_no_object_is_refused(void **state) {
     (void)state;
     bad("", "not valid JSON");
@@ -203,6 +252,8 @@ static void truncation_of_the_file_holds_and_leaves_room_for_the_template(void *
     bad(FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 0}"), "room");
     bad(FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 4, \"direction\": \"Up\"}"), "Left nor Right");
     bad(FILE_OF(MODEL, ", \"truncation\": 4"), "max_length");
+    assert_ids(FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 2, \"direction\": \"Left\"}"), "abbba", "1 0");
+    assert_ids(FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 2}"), "abbba", "2 1");
     static const char json[] = FILE_OF(MODEL, ", \"truncation\": {\"max_length\": 2, \"direction\": \"Left\"}");
     tokenizer *t;
     io_error error;
@@ -226,6 +277,9 @@ static void giant_and_deep_files_are_refused_or_read(void **state) {
     memset(deep, '[', n);
     deep[n] = 0;
     bad(deep, "levels deep");
+    memset(deep, 'x', n);
+    sprintf(deep, FILE_OF(MODEL, ", \"added_tokens\": [{\"id\": 4, \"content\": \"%0300d\"}]"), 0);
+    bad(deep, "longer than 256 bytes");
     free(deep);
     size_t long_token = 1 << 20;
     char *json = malloc(long_token + 200);
@@ -341,6 +395,9 @@ static int set_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_spellings_of_merges_load),
+        cmocka_unit_test(unknown_bytes_are_dropped_or_one_token_each_or_one_for_all),
+        cmocka_unit_test(of_two_ranks_of_a_pair_the_later_counts),
+        cmocka_unit_test(parts_in_sequences_of_one_are_those_parts),
         cmocka_unit_test(what_is_not_json_or_no_object_is_refused),
         cmocka_unit_test(parts_that_are_not_implemented_are_named),
         cmocka_unit_test(ids_are_whole_numbers_in_range_each_once),
