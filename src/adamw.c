@@ -83,7 +83,7 @@ attn_status attn_adamw(const attn_adamw_args *given, const attn_exec *exec) {
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { &a.param, &a.m, &a.v, &a.gradient };
     adamw_job job = { .walk = attn_walk_of(4, views),
-                      .kernels = attn_kernels_of(4, views),
+                      .kernels = attn_operand_kernels(4, views),
                       .step = { .keep = 1 - a.lr * a.weight_decay,
                                 .rate = a.lr / (1 - pow(a.beta1, (double)a.step)),
                                 .root_scale = 1 / sqrt(1 - pow(a.beta2, (double)a.step)),

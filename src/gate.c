@@ -48,7 +48,7 @@ static void do_item(void *context, int64_t item, void *scratch) {
 
 /* The job over these views, of which there are four when it is the gradient to g. */
 static void run_job(attn_session *session, int32_t kind, int32_t n_views, const attn_tensor *const views[]) {
-    const attn_kernels *k = attn_kernels_of(n_views, views);
+    const attn_kernels *k = attn_operand_kernels(n_views, views);
     gate_job job = {
         .walk = attn_walk_of(n_views, views), .kernels = k && k->gate.apply ? &k->gate : NULL, .kind = kind, .to_g = n_views == 4
     };

@@ -37,7 +37,7 @@ attn_status attn_check_flags(uint32_t flags) {
     return ATTN_OK;
 }
 
-const attn_kernels *attn_kernels_of(int32_t n, const attn_tensor *const operands[]) {
+const attn_kernels *attn_operand_kernels(int32_t n, const attn_tensor *const operands[]) {
     for (int32_t i = 1; i < n; i++)
         if (attn_present(operands[i]) && operands[i]->dtype != operands[0]->dtype) return NULL;
     return attn_kernels_for(operands[0]->dtype);

@@ -18,7 +18,7 @@ attn_status attn_check_operand(const char *name, const attn_tensor *t, attn_role
 attn_status attn_check_flags(uint32_t flags);
 
 /* The kernels for these operands: those of the first's dtype, if all that are present share it; else NULL. */
-const attn_kernels *attn_kernels_of(int32_t n, const attn_tensor *const operands[]);
+const attn_kernels *attn_operand_kernels(int32_t n, const attn_tensor *const operands[]);
 
 /* The last axis of row 0, and a matrix, for the reference. Absent tensors give absent ones. */
 static inline ref_vector attn_ref_row(const attn_tensor *t, int64_t row) {
