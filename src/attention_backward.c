@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attn_attention_backward: check, find the memory, and let the reference answer. */
+/* attn_attention_backward: check, find the memory, and let the blocked kernels answer, or the reference where they do not reach. */
+#include "attention_blocks.h"
 #include "attention_reference.h"
+
+static attn_need need(const attn_attention_plan *plan, const attn_attention_plan_grads *grads) {
+    return attn_blocks_cover_backward(plan, grads) ? attn_blocks_backward_need(plan, grads)
+                                                   : attn_reference_backward_need(plan, grads);
+}
 
 size_t attn_attention_backward_workspace(const attn_attention_args *a, const attn_attention_grads *g, int32_t n_threads) {
     attn_attention_plan plan;
     attn_attention_plan_grads grads;
     if (attn_attention_plan_backward(&plan, &grads, a, g, ATTN_PLAN_QUESTION) != ATTN_OK) return 0;
-    return attn_need_bytes(attn_reference_backward_need(&plan, &grads), n_threads);
+    return attn_need_bytes(need(&plan, &grads), n_threads);
 }
 
 attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec) {
@@ -15,8 +21,11 @@ attn_status attn_attention_backward(const attn_attention_args *a, const attn_att
     attn_session session;
     attn_status s;
     if ((s = attn_attention_plan_backward(&plan, &grads, a, g, ATTN_PLAN_CALL))) return s;
-    if ((s = attn_session_open(&session, exec, attn_reference_backward_need(&plan, &grads)))) return s;
-    attn_reference_backward(&plan, &grads, &session);
+    if ((s = attn_session_open(&session, exec, need(&plan, &grads)))) return s;
+    if (attn_blocks_cover_backward(&plan, &grads))
+        attn_blocks_backward(&plan, &grads, &session);
+    else
+        attn_reference_backward(&plan, &grads, &session);
     attn_session_close(&session);
     return ATTN_OK;
 }

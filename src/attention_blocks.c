@@ -175,17 +175,28 @@ bool attn_blocks_cover(const attn_attention_plan *p) {
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
+size_t attn_blocks_rows_need(const attn_attention_plan *p) {
+    attn_arena a = { 0 };
+    worker_in(p, &a);
+    return a.used;
+}
+
 attn_need attn_blocks_need(const attn_attention_plan *p) {
-    attn_arena shared = { 0 }, forward = { 0 };
-    attn_row_norms_in(p, &shared);
-    worker_in(p, &forward);
-    return (attn_need){ .shared = shared.used, .per_worker = most(forward.used, attn_see_need(p)) };
+    attn_arena shared = { 0 };
+    if (attn_second_sweep(p)) attn_row_norms_in(p, &shared);
+    return (attn_need){ .shared = shared.used, .per_worker = most(attn_blocks_rows_need(p), attn_see_need(p)) };
+}
+
+void attn_blocks_rows(const attn_attention_plan *p, const attn_row_norms *norms, attn_session *session) {
+    int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
+    forward_context c = { .p = p, .norms = *norms, .n_groups = (p->q_len + group_rows - 1) / group_rows };
+    attn_session_run(session, c.n_groups * p->batch * p->heads, forward_item, &c);
 }
 
 void attn_blocks_forward(const attn_attention_plan *p, attn_session *session) {
     attn_arena shared = { .begin = session->shared };
-    int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
-    forward_context c = { .p = p, .norms = attn_row_norms_in(p, &shared), .n_groups = (p->q_len + group_rows - 1) / group_rows };
-    attn_session_run(session, c.n_groups * p->batch * p->heads, forward_item, &c);
-    attn_see_maps(p, &c.norms, session);
+    attn_row_norms norms = { NULL, NULL };
+    if (attn_second_sweep(p)) norms = attn_row_norms_in(p, &shared);
+    attn_blocks_rows(p, &norms, session);
+    attn_see_maps(p, &norms, session);
 }

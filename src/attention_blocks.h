@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The blocked path: a planned call answered by this machine's attention kernels, in O(q_len + kv_len) memory. */
+/* The blocked path, forward and backward: a planned call answered by this machine's attention kernels, in O(q_len + kv_len) memory. */
 #ifndef ATTN_ATTENTION_BLOCKS_H
 #define ATTN_ATTENTION_BLOCKS_H
 
@@ -11,5 +11,14 @@ bool attn_blocks_cover(const attn_attention_plan *p);
 attn_need attn_blocks_need(const attn_attention_plan *p);
 /* Writes what the plan has: out and all that is to be seen. */
 void attn_blocks_forward(const attn_attention_plan *p, attn_session *session);
+
+/* For the backward: out and the rows' normalisers alone. Bytes per worker, and the sweep. */
+struct attn_row_norms;
+size_t attn_blocks_rows_need(const attn_attention_plan *p);
+void attn_blocks_rows(const attn_attention_plan *p, const struct attn_row_norms *norms, attn_session *session);
+
+attn_need attn_blocks_backward_need(const attn_attention_plan *p, const attn_attention_plan_grads *g);
+bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g);
+void attn_blocks_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session);
 
 #endif

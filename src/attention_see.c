@@ -11,13 +11,12 @@ static double element(const void *x, int64_t i, size_t size) {
 
 /* ---- normalisers ------------------------------------------------------------------------------------------- */
 
+bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank; }
+
 attn_row_norms attn_row_norms_in(const attn_attention_plan *p, attn_arena *a) {
     size_t size = attn_dtype_size(p->q.dtype);
-    attn_row_norms n = { NULL, NULL };
-    if (!p->weights.rank && !p->received.rank) return n;
-    n.max = attn_take(a, p->batch * p->heads, p->q_len, size);
-    n.inverse = attn_take(a, p->batch * p->heads, p->q_len, size);
-    return n;
+    return (attn_row_norms){ .max = attn_take(a, p->batch * p->heads, p->q_len, size),
+                             .inverse = attn_take(a, p->batch * p->heads, p->q_len, size) };
 }
 
 static size_t norm_offset(const attn_head *head, const attn_query_block *x) {
@@ -29,6 +28,14 @@ void attn_row_norms_keep(const attn_row_norms *n, const attn_head *head, const a
     size_t at = norm_offset(head, x), bytes = (size_t)x->n_written * head->size;
     memcpy(n->max + at, max, bytes);
     memcpy(n->inverse + at, inverse, bytes);
+}
+
+void attn_row_norms_load(const attn_row_norms *n, const attn_head *head, const attn_query_block *x, void *max, void *inverse) {
+    size_t at = norm_offset(head, x), bytes = (size_t)x->n_written * head->size;
+    attn_fill(max, head->kernels->q_block, head->size, 0);
+    attn_fill(inverse, head->kernels->q_block, head->size, 0);
+    memcpy(max, n->max + at, bytes);
+    memcpy(inverse, n->inverse + at, bytes);
 }
 
 /* ---- top-k ------------------------------------------------------------------------------------------------- */
@@ -133,15 +140,6 @@ size_t attn_see_need(const attn_attention_plan *p) {
     return a.used;
 }
 
-/* The block's normalisers; lanes that are no row of the output weigh nothing. */
-static void load_norms(const see_context *c, const attn_head *head, const attn_query_block *x, see_worker *w) {
-    size_t at = norm_offset(head, x), bytes = (size_t)x->n_written * head->size;
-    attn_fill(w->max, head->kernels->q_block, head->size, 0);
-    attn_fill(w->inverse, head->kernels->q_block, head->size, 0);
-    memcpy(w->max, c->norms->max + at, bytes);
-    memcpy(w->inverse, c->norms->inverse + at, bytes);
-}
-
 static void write_tile(const attn_head *head, const attn_query_block *x, const attn_tensor *t, int64_t j0, int64_t n_keys) {
     int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2] + j0 * t->stride[3];
     head->kernels->unpack(head->m.s, x->n_written, n_keys, attn_at(t, at), t->stride[2], t->stride[3]);
@@ -190,7 +188,7 @@ static void map_item(void *context, int64_t item, void *scratch) {
     }
     if (!masked) return;
     attn_query_block x = attn_query_block_at(&head, i0, w.panel);
-    if (p->weights.rank) load_norms(c, &head, &x, &w);
+    if (p->weights.rank) attn_row_norms_load(c->norms, &head, &x, w.max, w.inverse);
     for (int64_t j = 0; j < p->kv_len; j += unit)
         see_masked_tile(c, &head, &x, &w, j, j + unit < p->kv_len ? j + unit : p->kv_len);
 }
@@ -216,7 +214,7 @@ static void received_item(void *context, int64_t item, void *scratch) {
         attn_rows seen = { rows.data + skipped * rows.row * (int64_t)head.size, rows.row };
         attn_tile_kind kind = attn_tile_scores(&head, &x, keys.begin, keys.end, seen);
         if (kind == ATTN_TILE_EMPTY) continue;
-        load_norms(c, &head, &x, &w);
+        attn_row_norms_load(c->norms, &head, &x, w.max, w.inverse);
         head.kernels->weigh_again[p->weighting](w.m.s, n_keys, w.max, w.inverse);
         if (kind == ATTN_TILE_PARTLY) head.kernels->hide(w.m.s, n_keys, w.m.live, 0);
         head.kernels->add_received(w.m.s, n_keys, (char *)w.received + (size_t)skipped * head.size);

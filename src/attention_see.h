@@ -12,7 +12,11 @@ typedef struct attn_row_norms {
     char *max, *inverse; /* [batch, heads, q_len]; NULL when no second sweep wants them */
 } attn_row_norms;
 
+/* Is there one? */
+bool attn_second_sweep(const attn_attention_plan *p);
 attn_row_norms attn_row_norms_in(const attn_attention_plan *p, attn_arena *a);
+/* One block's, into per-lane arrays; lanes that are no row of the output get 0. */
+void attn_row_norms_load(const attn_row_norms *n, const attn_head *head, const attn_query_block *x, void *max, void *inverse);
 void attn_row_norms_keep(const attn_row_norms *n, const attn_head *head, const attn_query_block *x, const void *max,
                          const void *inverse);
 

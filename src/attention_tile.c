@@ -52,13 +52,22 @@ static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t
     for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
 }
 
-attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    const attn_tensor *k = &head->p->k;
-    int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1] + j0 * k->stride[2], n = head->p->dim;
-    if (!head->m.k) return (attn_rows){ attn_at(k, at), k->stride[2] };
+static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
+    int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
+    size_t size = attn_dtype_size(t->dtype);
+    if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
     for (int64_t j = 0; j < j1 - j0; j++)
-        copy_columns(k, at + j * k->stride[2], k->stride[3], n, (char *)head->m.k + (size_t)(j * n) * head->size, head->size);
-    return (attn_rows){ head->m.k, n };
+        copy_columns(t, at + j * t->stride[2], t->stride[3], n, (char *)copy + (size_t)(j * n) * size, size);
+    return (attn_rows){ copy, n };
+}
+
+attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
+    return rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+}
+
+bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(&p->v, p->v_dim); }
+attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy) {
+    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
 }
 
 void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1) {

@@ -117,6 +117,31 @@ typedef struct attn_mix_tile {
     void *o;              /* panel [v_dim][lane] */
 } attn_mix_tile;
 
+/* c[key][column] += sum over rows of a[key][row] * x[row][column]: what the keys of a unit gather from some blocks of rows. */
+typedef struct attn_gather {
+    const void *a; /* tiles [block][n_keys][lane]; `a_block` elements from one block to the next */
+    int64_t a_block;
+    int64_t n_keys, n_rows, n_cols;
+    const void *x;        /* [n_rows] in lines, as pack_lines makes them */
+    const uint64_t *live; /* NULL, or [block][k_block]: a row is skipped where it does not see the key */
+    void *c;              /* [n_keys][c_row] */
+    int64_t c_row;        /* n_cols rounded up to whole vectors */
+} attn_gather;
+
+/* What the gradients of the additive score are made from. */
+typedef struct attn_additive_gradient {
+    const void *ds;       /* tile [n_keys][lane] */
+    const uint64_t *live; /* NULL, or as in attn_mix_tile */
+    const void *q;        /* panel [dim][lane] */
+    const void *k;        /* dense rows */
+    int64_t k_row, n_keys, dim;
+    const void *weight; /* [dim] */
+    void *dq;           /* panel [dim][lane], added to */
+    void *dk;           /* [n_keys][dk_row], added to */
+    int64_t dk_row;
+    void *dweight; /* [dim], added to */
+} attn_additive_gradient;
+
 /* Tiles begin at keys that are multiples of this: what keys are added up together is then the same in every tile. */
 enum { ATTN_KEY_STEP = 4 };
 
@@ -148,6 +173,20 @@ typedef struct attn_attention_kernels {
     bool (*weigh[3])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
     /* Scores become final weights, given a finished row's max and 1 / sum. */
     void (*weigh_again[3])(void *s, int64_t n_keys, const void *max, const void *inverse);
+
+    /* The way back, by weighting: scores become final weights in s, and dp (what the weights' gradient is) becomes the scores' in
+     * dp. delta per lane: sum of p dp over the keys, less d(lse). Then through the softcap, `capped` being the capped scores. */
+    void (*weigh_back[3])(void *s, void *dp, int64_t n_keys, const void *max, const void *inverse, const void *delta);
+    void (*cap_back)(void *ds, const void *capped, int64_t n_keys, double softcap);
+    /* delta[lane] = sum over columns of dout * out, both panels. */
+    void (*inner_lanes)(const void *dout, const void *out, int64_t n_cols, void *delta);
+    /* Rows in lines of whole vectors: [columns / width][row][width], zeros beyond n_cols. */
+    void (*pack_lines)(const void *x, int64_t row, int64_t col, int64_t n_rows, int64_t n_cols, void *lines);
+    void (*gather)(const attn_gather *t);
+    /* The additive score's own: each adds to one member. */
+    void (*additive_dq)(const attn_additive_gradient *t);
+    void (*additive_dk)(const attn_additive_gradient *t);
+    void (*additive_dweight)(const attn_additive_gradient *t);
 
     /* see: which lanes hold a score that is not <= the lane's threshold, per key; what each key received, summed over lanes. */
     void (*above)(const void *s, int64_t n_keys, const void *threshold, uint64_t *lanes);

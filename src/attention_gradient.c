@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The score gradient of blocks: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds, for which it needs one
+ * number per row, delta_i = sum_j p_ij dp_ij = do_i . o_i. */
+#include "attention_gradient.h"
+#include "attention_blocks.h"
+#include "ref/element.h"
+
+#include <string.h>
+
+void attn_scale_elements(void *x, int64_t n, size_t size, double by) {
+    for (int64_t i = 0; i < n; i++) {
+        if (size == sizeof(float))
+            ((float *)x)[i] *= (float)by;
+        else
+            ((double *)x)[i] *= by;
+    }
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------- */
+
+/* The sigmoid divides by nothing. Otherwise out gives delta, and lse the softmax's normaliser. */
+static bool computes_forward(const attn_attention_plan *p) {
+    if (p->weighting == ATTN_WEIGHT_SIGMOID) return false;
+    return !p->out.rank || p->weighting != ATTN_WEIGHT_SOFTMAX || !p->lse.rank;
+}
+
+attn_row_deltas attn_row_deltas_in(const attn_attention_plan *p, attn_arena *shared) {
+    size_t size = attn_dtype_size(p->q.dtype);
+    attn_row_deltas rows = { .norms = attn_row_norms_in(p, shared),
+                             .delta = attn_take(shared, p->batch * p->heads, p->q_len, size) };
+    /* batch * heads * q_len elements fit in memory: q has more */
+    if (computes_forward(p)) rows.out = attn_take(shared, p->batch * p->heads * p->q_len, p->v_dim, size);
+    return rows;
+}
+
+/* The plan of a forward that computes out, and nothing to be seen. */
+static attn_attention_plan forward_plan(const attn_attention_plan *p, void *out) {
+    attn_attention_plan forward = *p;
+    forward.lse = (attn_tensor){ 0 };
+    forward.out = attn_bhsd(p->q.dtype, out, p->batch, p->heads, p->q_len, p->v_dim);
+    return forward;
+}
+
+typedef struct delta_worker {
+    attn_tile_memory m;
+    void *dout, *out;                  /* panels [v_dim][q_block] */
+    void *delta, *max, *inverse, *row; /* [q_block] */
+} delta_worker;
+
+static delta_worker delta_worker_in(const attn_attention_plan *p, attn_arena *a) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    return (delta_worker){ .m = attn_tile_memory_in(p, false, a),
+                           .dout = attn_take(a, p->v_dim, k->q_block, size),
+                           .out = attn_take(a, p->v_dim, k->q_block, size),
+                           .delta = attn_take(a, 1, k->q_block, size),
+                           .max = attn_take(a, 1, k->q_block, size),
+                           .inverse = attn_take(a, 1, k->q_block, size) };
+}
+
+size_t attn_row_deltas_need(const attn_attention_plan *p) {
+    attn_arena a = { 0 };
+    delta_worker_in(p, &a);
+    size_t again = computes_forward(p) ? attn_blocks_rows_need(p) : 0;
+    return a.used > again ? a.used : again;
+}
+
+static void pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    attn_fill(panel, columns * head->kernels->q_block, head->size, 0);
+    if (x->n_rows > 0)
+        head->kernels->pack(attn_at(t, at), t->stride[2], columns > 1 ? t->stride[3] : 1, x->n_rows, columns, panel);
+}
+
+static double row_value(const attn_head *head, const attn_tensor *t, int64_t i) {
+    return ref_load(t->data, t->dtype, head->b * t->stride[0] + head->h * t->stride[1] + i * t->stride[2]);
+}
+
+static void add_element(void *x, int64_t i, size_t size, double y) {
+    if (size == sizeof(float))
+        ((float *)x)[i] += (float)y;
+    else
+        ((double *)x)[i] += y;
+}
+
+static void delta_item(void *context, int64_t item, void *scratch) {
+    const attn_backward *c = context;
+    const attn_attention_plan *p = c->p;
+    attn_arena arena = { .begin = scratch };
+    delta_worker w = delta_worker_in(p, &arena);
+    attn_head head = attn_head_at(p, item % (p->batch * p->heads) / p->heads, item % p->heads, w.m);
+    attn_query_block x = { .i0 = item / (p->batch * p->heads) * head.kernels->q_block };
+    int64_t rows = head.kernels->q_block, queries = head.sight.q_length - x.i0;
+    x.n_written = p->q_len - x.i0 < rows ? p->q_len - x.i0 : rows;
+    x.n_rows = queries < 0 ? 0 : queries < x.n_written ? queries : x.n_written;
+    const attn_tensor own = c->rows.out ? forward_plan(p, c->rows.out).out : p->out;
+    attn_fill(w.delta, rows, head.size, 0);
+    if (p->weighting != ATTN_WEIGHT_SIGMOID) {
+        pack_rows(&head, &c->g->dout, &x, w.dout);
+        pack_rows(&head, &own, &x, w.out);
+        head.kernels->inner_lanes(w.dout, w.out, p->v_dim, w.delta);
+    }
+    for (int64_t i = 0; c->g->dlse.rank && i < x.n_rows; i++)
+        add_element(w.delta, i, head.size, -row_value(&head, &c->g->dlse, x.i0 + i));
+    size_t at = (size_t)((head.b * p->heads + head.h) * p->q_len + x.i0) * head.size;
+    memcpy(c->rows.delta + at, w.delta, (size_t)x.n_written * head.size);
+    if (c->rows.out) return;
+    attn_fill(w.max, rows, head.size, 0);
+    attn_fill(w.inverse, rows, head.size, 1);
+    for (int64_t i = 0; p->lse.rank && i < x.n_rows; i++)
+        attn_fill((char *)w.max + (size_t)i * head.size, 1, head.size, row_value(&head, &p->lse, x.i0 + i));
+    attn_row_norms_keep(&c->rows.norms, &head, &x, w.max, w.inverse);
+}
+
+void attn_row_deltas_compute(attn_backward *c, attn_session *session) {
+    const attn_attention_plan *p = c->p;
+    int64_t lanes = attn_kernels_of(p)->q_block;
+    if (c->rows.out) {
+        attn_attention_plan forward = forward_plan(p, c->rows.out);
+        attn_blocks_rows(&forward, &c->rows.norms, session);
+    }
+    attn_session_run(session, (p->q_len + lanes - 1) / lanes * p->batch * p->heads, delta_item, c);
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------ */
+
+attn_gradient_block attn_gradient_block_in(const attn_attention_plan *p, attn_arena *a) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    return (attn_gradient_block){ .x.panel = attn_take(a, p->dim, k->q_block, size),
+                                  .dout = attn_take(a, p->v_dim, k->q_block, size),
+                                  .max = attn_take(a, 1, k->q_block, size),
+                                  .inverse = attn_take(a, 1, k->q_block, size),
+                                  .delta = attn_take(a, 1, k->q_block, size) };
+}
+
+void attn_gradient_block_at(const attn_backward *c, const attn_head *head, attn_gradient_block *block, int64_t i0) {
+    block->x = attn_query_block_at(head, i0, block->x.panel);
+    pack_rows(head, &c->g->dout, &block->x, block->dout);
+    attn_row_norms_load(&c->rows.norms, head, &block->x, block->max, block->inverse);
+    size_t at = (size_t)((head->b * c->p->heads + head->h) * c->p->q_len + i0) * head->size;
+    attn_fill(block->delta, head->kernels->q_block, head->size, 0);
+    memcpy(block->delta, c->rows.delta + at, (size_t)block->x.n_written * head->size);
+}
+
+/* ---- tiles ------------------------------------------------------------------------------------------------- */
+
+attn_gradient_tile attn_gradient_tile_in(const attn_attention_plan *p, attn_arena *a) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    attn_gradient_tile t = { .p = attn_take(a, k->k_block, k->q_block, size), .ds = attn_take(a, k->k_block, k->q_block, size) };
+    if (p->softcap > 0) t.capped = attn_take(a, k->k_block, k->q_block, size);
+    return t;
+}
+
+attn_tile_kind attn_gradient_tile_at(attn_head *head, const attn_gradient_block *block, attn_gradient_tile t, int64_t j0,
+                                     int64_t j1, attn_rows k, attn_rows v) {
+    const attn_attention_plan *p = head->p;
+    int64_t n_keys = j1 - j0;
+    head->m.s = t.p;
+    attn_tile_kind kind = attn_tile_live(head, &block->x, j0, j1);
+    if (kind == ATTN_TILE_EMPTY) return kind;
+    attn_tile_raw(head, &block->x, j0, j1, k);
+    attn_tile_cap(head, n_keys);
+    if (p->softcap > 0) memcpy(t.capped, t.p, (size_t)(n_keys * head->kernels->q_block) * head->size);
+    kind = attn_tile_hide(head, &block->x, j0, j1, kind);
+    if (kind == ATTN_TILE_EMPTY) return kind;
+    head->kernels->score[ATTN_DOT](&(attn_score_tile){
+        .q = block->dout, .k = v.data, .k_row = v.row, .n_keys = n_keys, .dim = p->v_dim, .scale = 1, .s = t.ds });
+    head->kernels->weigh_back[p->weighting](t.p, t.ds, n_keys, block->max, block->inverse, block->delta);
+    if (kind == ATTN_TILE_PARTLY) {
+        head->kernels->hide(t.p, n_keys, head->m.live, 0);
+        head->kernels->hide(t.ds, n_keys, head->m.live, 0);
+    }
+    return kind;
+}
+
+void attn_gradient_uncap(const attn_head *head, attn_gradient_tile t, int64_t n_keys) {
+    if (head->p->softcap > 0) head->kernels->cap_back(t.ds, t.capped, n_keys, head->p->softcap);
+}
