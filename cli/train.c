@@ -258,6 +258,7 @@ static int train(job *j, io_error *error) {
     if (!failed) failed = read_data(j, error);
     if (!failed) failed = choose_split(j, error);
     if (!failed) failed = nn_recipe_model(&recipe, &j->data, j->train, j->n_train, &j->model, error);
+    if (failed == IO_BAD_MODEL) failed = error->code = IO_BAD_USAGE; /* what is wrong with the model was asked for by options */
     if (!failed) failed = rename_labels(j, &j->model.config, error);
     if (!failed) failed = open_examples(j, error);
     if (failed) return failed;
