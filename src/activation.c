@@ -70,7 +70,7 @@ attn_status attn_activation(const attn_activation_args *a, const attn_exec *exec
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { &a->x, &a->y };
     activation_job job = { .walk = attn_walk_of(2, views),
-                           .kernels = attn_kernels_of(2, views),
+                           .kernels = attn_operand_kernels(2, views),
                            .activation = a->activation,
                            .accumulate = a->flags & ATTN_ACCUMULATE };
     if (job.kernels && !job.kernels->vector.activation) job.kernels = NULL;
@@ -111,7 +111,7 @@ attn_status attn_activation_backward(const attn_activation_args *a, const attn_a
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { &a->x, &g->dy, &g->dx };
     activation_job job = { .walk = attn_walk_of(3, views),
-                           .kernels = attn_kernels_of(3, views),
+                           .kernels = attn_operand_kernels(3, views),
                            .activation = a->activation,
                            .accumulate = a->flags & ATTN_ACCUMULATE };
     if (job.kernels && !job.kernels->vector.activation_backward) job.kernels = NULL;

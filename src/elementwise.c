@@ -63,7 +63,7 @@ attn_status attn_add(const attn_tensor *x, double alpha, const attn_tensor *y, c
     if (s == ATTN_OK) s = attn_check_operand("y", y, ATTN_OUTPUT, x->rank, x->shape, x->dtype, "x");
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { x, y };
-    element_job job = { .walk = attn_walk_of(2, views), .kernels = attn_kernels_of(2, views), .factor = alpha, .chunk = CHUNK };
+    element_job job = { .walk = attn_walk_of(2, views), .kernels = attn_operand_kernels(2, views), .factor = alpha, .chunk = CHUNK };
     if (job.kernels && !job.kernels->vector.add) job.kernels = NULL;
     return run_job(&job, add_item, exec);
 }
@@ -97,7 +97,7 @@ attn_status attn_dropout(const attn_tensor *x, double p, uint64_t seed, uint64_t
     if (!(p >= 0 && p <= 1)) return attn_fail(ATTN_BAD_ARGUMENT, "p is %g, a probability lies in [0, 1]", p);
     const attn_tensor *const views[] = { x, y };
     element_job job = { .walk = attn_walk_of(2, views),
-                        .kernels = attn_kernels_of(2, views),
+                        .kernels = attn_operand_kernels(2, views),
                         .factor = p < 1 ? 1 / (1 - p) : 0,
                         .threshold = attn_dropout_threshold(p),
                         .seed = seed,
@@ -143,7 +143,7 @@ attn_status attn_sum_of_squares(const attn_tensor *x, double *result, const attn
     if (result == NULL) return attn_fail(ATTN_BAD_ARGUMENT, "result is NULL");
     const attn_tensor *const views[] = { x };
     double partial[PARTIALS];
-    element_job job = { .walk = attn_walk_of(1, views), .kernels = attn_kernels_of(1, views), .partial = partial };
+    element_job job = { .walk = attn_walk_of(1, views), .kernels = attn_operand_kernels(1, views), .partial = partial };
     if (job.kernels && !job.kernels->vector.sum_of_squares) job.kernels = NULL;
     job.chunk = (job.walk.count + PARTIALS - 1) / PARTIALS;
     if (job.chunk < CHUNK) job.chunk = CHUNK;
@@ -193,7 +193,7 @@ attn_status attn_sum_rows(const attn_tensor *x, const attn_tensor *y, uint32_t f
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { x, y };
     sum_job job = {
-        .x = attn_even_rows_of(x), .y = y, .kernels = attn_kernels_of(2, views), .accumulate = flags & ATTN_ACCUMULATE
+        .x = attn_even_rows_of(x), .y = y, .kernels = attn_operand_kernels(2, views), .accumulate = flags & ATTN_ACCUMULATE
     };
     if (job.kernels && !job.kernels->vector.sum_rows) job.kernels = NULL;
     attn_session session;

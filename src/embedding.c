@@ -88,7 +88,7 @@ attn_status attn_embedding(const attn_embedding_args *a, const attn_exec *exec) 
     embedding_job job = { .rows = &a->y,
                           .table = &a->table,
                           .ids = &a->ids,
-                          .kernels = attn_kernels_of(2, views),
+                          .kernels = attn_operand_kernels(2, views),
                           .accumulate = a->flags & ATTN_ACCUMULATE };
     if (job.kernels && !job.kernels->vector.add) job.kernels = NULL;
     return run_job(&job, (a->ids.shape[0] + ROWS - 1) / ROWS, gather_item, exec);
@@ -120,7 +120,7 @@ attn_status attn_embedding_backward(const attn_embedding_args *a, const attn_ten
     if (s == ATTN_OK) s = check_ids(&a->ids, a->table.shape[0]);
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { dy, dtable };
-    embedding_job job = { .rows = dy, .table = dtable, .ids = &a->ids, .kernels = attn_kernels_of(2, views) };
+    embedding_job job = { .rows = dy, .table = dtable, .ids = &a->ids, .kernels = attn_operand_kernels(2, views) };
     if (job.kernels && !job.kernels->vector.add) job.kernels = NULL;
     return run_job(&job, (dtable->shape[1] + COLUMNS - 1) / COLUMNS, scatter_item, exec);
 }

@@ -154,7 +154,7 @@ static product_job job_of(const attn_matmul_args *a) {
     product_job p = {
         .args = a, .m = a->a.shape[0], .k = a->a.shape[1], .n = a->b.shape[1], .size = attn_dtype_size(a->a.dtype)
     };
-    p.kernels = attn_kernels_of(6, operands);
+    p.kernels = attn_operand_kernels(6, operands);
     if (p.kernels && !p.kernels->matmul.block) p.kernels = NULL;
     if (!p.kernels) return p;
     choose_blocks(&p);
@@ -166,8 +166,10 @@ static product_job job_of(const attn_matmul_args *a) {
 static attn_need need_of(const product_job *p) {
     attn_need need = { 0 };
     if (!p->kernels || p->m == 0 || p->n == 0) return need;
-    attn_matmul_block largest = block_of(p, 0, 0);
-    need.per_worker = p->kernels->matmul.scratch(&largest);
+    /* The first block is the largest; the last one's edge may need memory that the first one does not. */
+    attn_matmul_block first = block_of(p, 0, 0), last = block_of(p, 0, p->n_blocks - 1);
+    size_t most = p->kernels->matmul.scratch(&first), other = p->kernels->matmul.scratch(&last);
+    need.per_worker = most > other ? most : other;
     if (!p->args->packed && !p->b_in_place) need.shared = panel_bytes(p->kernels, p->k, p->n, p->size);
     return need;
 }

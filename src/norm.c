@@ -86,7 +86,7 @@ static norm_job job_of(const attn_norm_args *a, const attn_norm_grads *g) {
                                             g ? &g->dbias : &a->x };
     norm_job j = { .args = a,
                    .grads = g,
-                   .kernels = attn_kernels_of(9, operands),
+                   .kernels = attn_operand_kernels(9, operands),
                    .accumulate = a->flags & ATTN_ACCUMULATE,
                    .rows = attn_row_count(&a->x),
                    .n = a->x.shape[a->x.rank - 1],
