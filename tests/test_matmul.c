@@ -63,7 +63,9 @@ static void check(attn_matmul_args a) {
     ref_product p = product_of(&a, c, before);
     p.residual = matrix_of(residual);
     ref_matmul(&p);
-    assert_ok(attn_matmul(&a, NULL));
+    size_t size = attn_matmul_workspace(&a, 1);
+    attn_exec lent = { .workspace = poisoned(size), .workspace_size = size }; /* ends at a guard page too */
+    assert_ok(attn_matmul(&a, &lent));
     for (int64_t i = 0; i < m * n; i++) {
         double s = magnitude(&a, i / n, i % n), bound = u * ((double)(a.a.shape[1] + 2) * s) + least;
         if (a.before.rank) assert_within("before", i, get(a.before, i), get(before, i), bound);
@@ -76,7 +78,7 @@ static void check(attn_matmul_args a) {
 static void products_of_any_shape_and_strides_are_within_the_bound(void **state) {
     (void)state;
     uint64_t seed = 1;
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 150; round++) {
         int32_t dtype = round % 3 == 2 ? ATTN_F64 : ATTN_F32;
         check(random_call(dtype, any_length(&seed), any_length(&seed), any_length(&seed),
                           (int)between(&seed, 0, COMBINATIONS - 1), (int32_t)between(&seed, ATTN_IDENTITY, ATTN_TANH), &seed));
@@ -86,7 +88,7 @@ static void products_of_any_shape_and_strides_are_within_the_bound(void **state)
 
 static void long_products_are_within_the_bound(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = { { 7, 70, 257 }, { 13, 33, 600 }, { 100, 17, 512 }, { 1, 300, 1025 }, { 200, 260, 260 } };
+    static const int64_t shapes[][3] = { { 7, 70, 257 }, { 13, 33, 600 }, { 100, 17, 512 }, { 1, 300, 1025 }, { 90, 260, 260 } };
     uint64_t seed = 2;
     for (int i = 0; i < 5; i++)
         for (int what = 0; what < COMBINATIONS; what += 9) {
