@@ -16,10 +16,10 @@ enum { FILE_BYTES, ENTRIES, METADATA, HEADER, ALIGNED }; /* places in safetensor
 static const size_t max_header = 100 * 1000 * 1000;
 
 const safetensors_type safetensors_types[] = {
-    { "F32", ATTN_F32, 4 },   { "F64", ATTN_F64, 8 }, { "F16", ATTN_F16, 2 }, { "BF16", ATTN_BF16, 2 },
-    { "I32", ATTN_I32, 4 },   { "I64", ATTN_I64, 8 }, { "U8", ATTN_U8, 1 },   { "I8", ATTN_I8, 1 },
-    { "BOOL", ATTN_BOOL, 1 }, { "I16", -1, 2 },       { "U16", -1, 2 },       { "U32", -1, 4 },
-    { "U64", -1, 8 },         { "F8_E4M3", -1, 1 },   { "F8_E5M2", -1, 1 },   { NULL, -1, 0 },
+    { "U64", -1, 8 },     { "I64", ATTN_I64, 8 }, { "F64", ATTN_F64, 8 },   { "F32", ATTN_F32, 4 },
+    { "U32", -1, 4 },     { "I32", ATTN_I32, 4 }, { "BF16", ATTN_BF16, 2 }, { "F16", ATTN_F16, 2 },
+    { "U16", -1, 2 },     { "I16", -1, 2 },       { "F8_E4M3", -1, 1 },     { "F8_E5M2", -1, 1 },
+    { "I8", ATTN_I8, 1 }, { "U8", ATTN_U8, 1 },   { "BOOL", ATTN_BOOL, 1 }, { NULL, -1, 0 },
 };
 
 typedef struct reader {

@@ -47,9 +47,9 @@ void safetensors_free(safetensors *s);
 /* NULL where there is none. */
 const safetensors_entry *safetensors_find(const safetensors *s, const char *name);
 
-/* Writes name and tensor of each entry, given in any order and with any strides. The file is sorted by width of element (widest first,
- * so that all are aligned), then by name, and says {"format":"pt"}: equal content gives equal bytes. It is replaced at once or not at
- * all. */
+/* Writes name and tensor of each entry, given in any order and with any strides. The file is sorted by type (widest first, so that all
+ * are aligned), then by name, and says {"format":"pt"}: equal content gives equal bytes, the same as from the format's own library. It
+ * is replaced at once or not at all. */
 int safetensors_write(const char *path, const safetensors_entry *entries, size_t n, io_error *error);
 int safetensors_encode(const safetensors_entry *entries, size_t n, void **bytes, size_t *size,
                        io_error *error); /* free(*bytes) */

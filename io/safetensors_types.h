@@ -12,7 +12,8 @@ typedef struct safetensors_type {
     size_t width;  /* bytes of an element */
 } safetensors_type;
 
-/* Ends with a NULL name. */
+/* Widest first, in the order in which the format's own library writes tensors, so that a file has the same bytes from either. Ends with
+ * a NULL name. */
 extern const safetensors_type safetensors_types[];
 
 #endif

@@ -57,10 +57,10 @@ static int describe(const safetensors_entry *e, item *out, io_error *error) {
     return IO_OK;
 }
 
-/* Widest elements first, so that all are aligned, and by name within a width. */
-static int by_width_and_name(const void *a, const void *b) {
+/* By type, widest elements first, so that all are aligned, and by name within a type. */
+static int by_type_and_name(const void *a, const void *b) {
     const item *x = a, *y = b;
-    if (x->type->width != y->type->width) return x->type->width > y->type->width ? -1 : 1;
+    if (x->type != y->type) return x->type < y->type ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 
@@ -76,7 +76,7 @@ static int place(const safetensors_entry *entries, size_t n, item *items, size_t
     for (size_t i = 1; i < n; i++)
         if (!strcmp(items[i].name, items[i - 1].name))
             return io_fail(error, IO_BAD_USAGE, "two tensors to be written are called '%s'", items[i].name);
-    qsort(items, n, sizeof *items, by_width_and_name);
+    qsort(items, n, sizeof *items, by_type_and_name);
     *data = 0;
     for (size_t i = 0; i < n; i++) {
         items[i].begin = *data;
