@@ -1,190 +1,101 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The blocked backward, in sweeps whose items own what they write, so that every sum has one order: dq by groups of query blocks,
- * dk and dv by units of keys, each recomputing the tiles of weights and score gradients it needs. */
+/* The blocked backward. A work item is a chunk of keys under the query heads that share it: blocks of queries stream past, weights
+ * and score gradients are computed once, and dk, dv and this chunk's share of dq are made from them. Chunks have a fixed size;
+ * their shares of dq are added up in the order of keys, WAVE chunks at a time so that memory stays a multiple of q. */
 #include "attention_blocks.h"
 #include "attention_gradient.h"
 #include "attention_sums.h"
 
 #include <string.h>
 
-/* Blocks that meet a unit of keys together. */
-enum { GROUP = 4 };
+enum {
+    GROUP = 4, /* blocks that meet a unit of keys together */
+    CHUNK = 4, /* units of a chunk */
+    WAVE = 4   /* chunks of a wave */
+};
 
 static bool additive(const attn_attention_plan *p) { return p->score == ATTN_ADDITIVE; }
-
-/* ---- dq: dq_i = scale * sum_j ds_ij k_j, a mix of keys ------------------------------------------------------- */
-
-typedef struct dq_worker {
-    attn_tile_memory m;
-    attn_gradient_tile tile;
-    attn_gradient_block blocks[GROUP];
-    void *dq[GROUP]; /* panels [dim][q_block] */
-    bool begun[GROUP];
-    void *k_groups; /* [k_block][dim] in groups of columns */
-    void *v_copy;   /* [k_block][v_dim] */
-} dq_worker;
-
-static dq_worker dq_worker_in(const attn_attention_plan *p, attn_arena *a) {
-    const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
-    dq_worker w = { .m = attn_tile_memory_in(p, false, a), .tile = attn_gradient_tile_in(p, a) };
-    for (int i = 0; i < GROUP; i++) {
-        w.blocks[i] = attn_gradient_block_in(p, a);
-        w.dq[i] = attn_take(a, p->dim, k->q_block, size);
-    }
-    w.k_groups = attn_take(a, k->k_block, p->dim, size);
-    if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, size);
-    return w;
-}
-
-static void add_to_dq(const attn_head *head, dq_worker *w, int i, attn_tile_kind kind, int64_t n_keys, attn_rows k) {
-    const attn_attention_plan *p = head->p;
-    const uint64_t *live = kind == ATTN_TILE_PARTLY ? head->m.live : NULL;
-    if (additive(p)) {
-        head->kernels->additive_dq(&(attn_additive_gradient){ .ds = w->tile.ds,
-                                                              .live = live,
-                                                              .q = w->blocks[i].x.panel,
-                                                              .k = k.data,
-                                                              .k_row = k.row,
-                                                              .n_keys = n_keys,
-                                                              .dim = p->dim,
-                                                              .weight = head->m.weight,
-                                                              .dq = w->dq[i] });
-        return;
-    }
-    bool skip = live && !head->kernels->finite(w->k_groups, n_keys * p->dim);
-    head->kernels->mix(&(attn_mix_tile){ .p = w->tile.ds,
-                                         .v = w->k_groups,
-                                         .n_packed = n_keys,
-                                         .n_keys = n_keys,
-                                         .v_dim = p->dim,
-                                         .live = skip ? live : NULL,
-                                         .accumulate = w->begun[i],
-                                         .o = w->dq[i] });
-    w->begun[i] = true;
-}
-
-static void dq_unit(attn_head *head, dq_worker *w, int n_blocks, int64_t begin, int64_t end) {
-    const attn_attention_plan *p = head->p;
-    const attn_tensor *keys = &p->k;
-    int64_t at = head->b * keys->stride[0] + head->h / p->k_group * keys->stride[1] + begin * keys->stride[2];
-    attn_rows k = attn_keys_at(head, begin, end), v = attn_values_at(head, begin, end, w->v_copy);
-    head->kernels->pack_groups(attn_at(keys, at), keys->stride[2], keys->stride[3], end - begin, p->dim, w->k_groups);
-    for (int i = 0; i < n_blocks; i++) {
-        attn_key_range seen = attn_keys_in_unit(&w->blocks[i].x, begin, end);
-        if (seen.begin == seen.end) continue;
-        attn_tile_kind kind = attn_gradient_tile_at(head, &w->blocks[i], w->tile, begin, end, k, v);
-        if (kind == ATTN_TILE_EMPTY) continue;
-        attn_gradient_uncap(head, w->tile, end - begin);
-        add_to_dq(head, w, i, kind, end - begin, k);
-    }
-}
-
-static void dq_item(void *context, int64_t item, void *scratch) {
-    const attn_backward *c = context;
-    const attn_attention_plan *p = c->p;
-    const attn_tensor *dq = &c->g->dq;
-    attn_arena arena = { .begin = scratch };
-    dq_worker w = dq_worker_in(p, &arena);
-    int64_t heads = p->batch * p->heads;
-    attn_head head = attn_head_at(p, item % heads / p->heads, item % p->heads, w.m);
-    int64_t lanes = head.kernels->q_block, unit = head.kernels->k_block,
-            n_groups = (p->q_len + GROUP * lanes - 1) / (GROUP * lanes);
-    int64_t first = (n_groups - 1 - item / heads) * GROUP * lanes;
-    attn_key_range some = { p->kv_len, 0 };
-    int n = 0;
-    for (int64_t i0 = first; n < GROUP && i0 < p->q_len; n++, i0 += lanes) {
-        attn_gradient_block_at(c, &head, &w.blocks[n], i0);
-        attn_fill(w.dq[n], p->dim * lanes, head.size, 0);
-        w.begun[n] = false;
-        attn_key_range seen = w.blocks[n].x.keys.some;
-        if (seen.begin == seen.end) continue;
-        some.begin = seen.begin < some.begin ? seen.begin : some.begin;
-        some.end = seen.end > some.end ? seen.end : some.end;
-    }
-    for (int64_t j = some.begin / unit * unit; j < some.end; j += unit)
-        dq_unit(&head, &w, n, j, j + unit < p->kv_len ? j + unit : p->kv_len);
-    for (int i = 0; i < n; i++) {
-        const attn_query_block *x = &w.blocks[i].x;
-        int64_t at = head.b * dq->stride[0] + head.h * dq->stride[1] + x->i0 * dq->stride[2];
-        attn_scale_elements(w.dq[i], p->dim * lanes, head.size, p->scale);
-        head.kernels->unpack(w.dq[i], x->n_written, p->dim, attn_at(dq, at), dq->stride[2], p->dim > 1 ? dq->stride[3] : 1);
-    }
-}
-
-/* ---- dk, dv: dv_j = sum_i p_ij do_i, dk_j = scale * sum_i ds_ij q_i ---------------------------------------------- */
-
-typedef struct kv_context {
-    const attn_backward *c;
-    bool dk, dv;
-    int64_t group; /* query heads whose gradients add up */
-} kv_context;
-
-typedef struct kv_worker {
-    attn_tile_memory m;
-    attn_gradient_tile tiles; /* GROUP of them, one after the other */
-    attn_gradient_block block;
-    void *q_panels; /* [GROUP] panels, for the additive score */
-    void *q, *dout; /* [GROUP * q_block] rows in lines */
-    void *dk, *dv;  /* [k_block][dim], [k_block][v_dim], columns rounded up to whole vectors */
-    void *v_copy;   /* [k_block][v_dim] */
-    uint64_t *live; /* [GROUP][k_block] */
-} kv_worker;
 
 static int64_t whole_vectors(const attn_attention_plan *p, int64_t columns) {
     int64_t lanes = attn_kernels_for(p->q.dtype)->lanes;
     return (columns + lanes - 1) / lanes * lanes;
 }
 
-static kv_worker kv_worker_in(const attn_attention_plan *p, attn_arena *a) {
+/* ---- memory ------------------------------------------------------------------------------------------------ */
+
+/* What is made in one wave: dq of all or none, dk and dv for heads shared by `group` query heads. */
+typedef struct wave_context {
+    const attn_backward *c;
+    bool dq, dk, dv;
+    int64_t group, first_chunk, n_chunks, n_blocks;
+    void *shares; /* [WAVE][batch, heads, blocks] panels [dim][q_block] of dq */
+    void *totals; /* [batch, heads, blocks] panels: the shares of earlier waves */
+} wave_context;
+
+typedef struct chunk_worker {
+    attn_tile_memory m;
+    attn_gradient_tile tiles; /* GROUP of them, one after the other */
+    attn_gradient_block blocks[GROUP];
+    uint64_t *live;      /* [GROUP][k_block] */
+    void *q, *dout;      /* [GROUP * q_block] rows in lines */
+    void *dk, *dv;       /* [chunk][dim], [chunk][v_dim], columns rounded up to whole vectors */
+    void *k_groups;      /* [CHUNK] units of keys in groups of columns */
+    void *v_copy;        /* [k_block][v_dim] */
+    void *dq;            /* [q_block] panel [dim] */
+    attn_key_range unit; /* the keys at work */
+    attn_rows k, v;      /* and their rows */
+    attn_tile_kind kinds[GROUP];
+} chunk_worker;
+
+static chunk_worker chunk_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
     int64_t dim = whole_vectors(p, p->dim), v_dim = whole_vectors(p, p->v_dim), rows = (int64_t)GROUP * k->q_block;
-    kv_worker w = { .m = attn_tile_memory_in(p, false, a),
-                    .tiles = { .p = attn_take(a, rows, k->k_block, size), .ds = attn_take(a, rows, k->k_block, size) },
-                    .block = attn_gradient_block_in(p, a),
-                    .q = attn_take(a, rows, dim, size),
-                    .dout = attn_take(a, rows, v_dim, size),
-                    .dk = attn_take(a, k->k_block, dim, size),
-                    .dv = attn_take(a, k->k_block, v_dim, size),
-                    .live = attn_take(a, GROUP, k->k_block, sizeof(uint64_t)) };
+    int64_t keys = (int64_t)CHUNK * k->k_block;
+    chunk_worker w = { .m = attn_tile_memory_in(p, false, a),
+                       .tiles = { .p = attn_take(a, rows, k->k_block, size), .ds = attn_take(a, rows, k->k_block, size) },
+                       .live = attn_take(a, GROUP, k->k_block, sizeof(uint64_t)),
+                       .q = attn_take(a, rows, dim, size),
+                       .dout = attn_take(a, rows, v_dim, size),
+                       .dk = attn_take(a, keys, dim, size),
+                       .dv = attn_take(a, keys, v_dim, size),
+                       .k_groups = attn_take(a, keys, p->dim, size) };
+    for (int i = 0; i < GROUP; i++) w.blocks[i] = attn_gradient_block_in(p, a);
     if (p->softcap > 0) w.tiles.capped = attn_take(a, k->q_block, k->k_block, size);
     if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, size);
     return w;
 }
 
-/* Rows i0 .. i0 + n - 1 of the head's q or dout, in lines. */
-static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, void *lines) {
-    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + i0 * t->stride[2];
-    head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+static size_t panel_bytes(const attn_head *head) { return (size_t)(head->p->dim * head->kernels->q_block) * head->size; }
+
+/* Where a block's panel lies in `panels` of every block of every head. */
+static void *panel_at(const wave_context *c, const attn_head *head, void *panels, int64_t block) {
+    int64_t n = (head->b * head->p->heads + head->h) * c->n_blocks + block;
+    return (char *)panels + (size_t)n * panel_bytes(head);
 }
 
-static void gather(const attn_head *head, const kv_worker *w, const void *a, const void *x, int64_t n_keys, int64_t n_rows,
-                   int64_t n_cols, const uint64_t *live, void *to) {
-    head->kernels->gather(&(attn_gather){ .a = a,
-                                          .a_block = head->kernels->k_block * head->kernels->q_block,
-                                          .n_keys = n_keys,
-                                          .n_rows = n_rows,
-                                          .n_cols = n_cols,
-                                          .x = x,
-                                          .live = live ? w->live : NULL,
-                                          .c = to,
-                                          .c_row = whole_vectors(head->p, n_cols) });
+/* The panels of chunk `chunk` of the wave. */
+static void *share_at(const wave_context *c, const attn_head *head, int64_t chunk, int64_t block) {
+    int64_t n = c->c->p->batch * c->c->p->heads * c->n_blocks;
+    return panel_at(c, head, (char *)c->shares + (size_t)(chunk * n) * panel_bytes(head), block);
 }
 
-/* The tiles of one block: zeros where it sees none of these keys. */
-static attn_tile_kind kv_tile(const kv_context *kv, attn_head *head, kv_worker *w, int i, int64_t i0, attn_key_range keys,
-                              attn_rows k, attn_rows v) {
+/* ---- a group of blocks against a unit of keys ---------------------------------------------------------------- */
+
+static attn_gradient_tile tile_of(const attn_head *head, const chunk_worker *w, int i) {
+    size_t at = (size_t)(i * head->kernels->k_block * head->kernels->q_block) * head->size;
+    return (attn_gradient_tile){ (char *)w->tiles.p + at, (char *)w->tiles.ds + at, w->tiles.capped };
+}
+
+/* Weights and score gradients of block i, zeros where it sees none of the unit's keys. */
+static void compute_tile(attn_head *head, chunk_worker *w, int i) {
     const attn_attention_kernels *kernels = head->kernels;
-    int64_t n_keys = keys.end - keys.begin, size = kernels->k_block * kernels->q_block;
-    attn_gradient_tile t = { .p = (char *)w->tiles.p + (size_t)(i * size) * head->size,
-                             .ds = (char *)w->tiles.ds + (size_t)(i * size) * head->size,
-                             .capped = w->tiles.capped };
-    head->m.live = w->live + i * kernels->k_block;
-    attn_gradient_block_at(kv->c, head, &w->block, i0);
-    attn_key_range seen = attn_keys_in_unit(&w->block.x, keys.begin, keys.end);
+    int64_t n_keys = w->unit.end - w->unit.begin;
+    attn_gradient_tile t = tile_of(head, w, i);
+    attn_key_range seen = attn_keys_in_unit(&w->blocks[i].x, w->unit.begin, w->unit.end);
     attn_tile_kind kind = ATTN_TILE_EMPTY;
-    if (seen.begin < seen.end) kind = attn_gradient_tile_at(head, &w->block, t, keys.begin, keys.end, k, v);
+    head->m.live = w->live + i * kernels->k_block;
+    if (seen.begin < seen.end) kind = attn_gradient_tile_at(head, &w->blocks[i], t, w->unit.begin, w->unit.end, w->k, w->v);
     if (kind == ATTN_TILE_EMPTY) {
         attn_fill(t.p, n_keys * kernels->q_block, head->size, 0);
         attn_fill(t.ds, n_keys * kernels->q_block, head->size, 0);
@@ -192,87 +103,226 @@ static attn_tile_kind kv_tile(const kv_context *kv, attn_head *head, kv_worker *
         attn_gradient_uncap(head, t, n_keys);
     }
     for (int64_t j = 0; kind != ATTN_TILE_PARTLY && j < n_keys; j++) head->m.live[j] = kind == ATTN_TILE_FULL ? ~(uint64_t)0 : 0;
-    if (kv->dk && additive(kv->c->p) && kind != ATTN_TILE_EMPTY)
-        kernels->additive_dk(&(attn_additive_gradient){ .ds = t.ds,
-                                                        .live = kind == ATTN_TILE_PARTLY ? head->m.live : NULL,
-                                                        .q = w->block.x.panel,
-                                                        .k = k.data,
-                                                        .k_row = k.row,
-                                                        .n_keys = n_keys,
-                                                        .dim = head->p->dim,
-                                                        .weight = head->m.weight,
-                                                        .dk = w->dk,
-                                                        .dk_row = whole_vectors(head->p, head->p->dim) });
-    return kind;
+    w->kinds[i] = kind;
 }
 
-/* A group of blocks from row i0 on. */
-static void kv_group(const kv_context *kv, attn_head *head, kv_worker *w, int64_t i0, attn_key_range keys, attn_rows k,
-                     attn_rows v) {
-    const attn_attention_plan *p = kv->c->p;
-    int64_t lanes = head->kernels->q_block, n_keys = keys.end - keys.begin, n_rows = head->sight.q_length - i0;
-    if (n_rows > GROUP * lanes) n_rows = GROUP * lanes;
-    attn_block_keys seen = attn_rows_keys(&head->sight, i0, i0 + n_rows);
-    if (seen.some.begin >= keys.end || seen.some.end <= keys.begin) return;
-    bool partly = false, any = false;
+/* dq_i += sum_j ds_ij k_j: a mix of keys. */
+static void add_dq(const attn_head *head, chunk_worker *w, int i, const void *k_groups, void *dq, bool accumulate) {
+    int64_t n_keys = w->unit.end - w->unit.begin;
+    const uint64_t *live = w->live + i * head->kernels->k_block;
+    bool skip = w->kinds[i] == ATTN_TILE_PARTLY && !head->kernels->finite(k_groups, n_keys * head->p->dim);
+    head->kernels->mix(&(attn_mix_tile){ .p = tile_of(head, w, i).ds,
+                                         .v = k_groups,
+                                         .n_packed = n_keys,
+                                         .n_keys = n_keys,
+                                         .v_dim = head->p->dim,
+                                         .live = skip ? live : NULL,
+                                         .accumulate = accumulate,
+                                         .o = dq });
+}
+
+/* The additive score's slope depends on q and k together: dq and dk from the same terms. */
+static void add_additive(const wave_context *c, const attn_head *head, chunk_worker *w, int i, void *dk, void *dq) {
+    attn_additive_gradient t = { .ds = tile_of(head, w, i).ds,
+                                 .live = w->kinds[i] == ATTN_TILE_PARTLY ? w->live + i * head->kernels->k_block : NULL,
+                                 .q = w->blocks[i].x.panel,
+                                 .k = w->k.data,
+                                 .k_row = w->k.row,
+                                 .n_keys = w->unit.end - w->unit.begin,
+                                 .dim = head->p->dim,
+                                 .weight = head->m.weight,
+                                 .dq = dq,
+                                 .dk = dk,
+                                 .dk_row = whole_vectors(head->p, head->p->dim) };
+    if (c->dq) head->kernels->additive_dq(&t);
+    if (c->dk) head->kernels->additive_dk(&t);
+}
+
+/* to[j] += sum_i a[j][i] rows[i], a being the group's weights or score gradients. */
+static void gather(const attn_head *head, const chunk_worker *w, const void *a, const void *rows, int64_t n_rows, int64_t n_cols,
+                   void *to) {
+    int64_t row = whole_vectors(head->p, n_cols), lanes = head->kernels->q_block;
+    bool partly = false;
+    for (int i = 0; i * lanes < n_rows; i++) partly |= w->kinds[i] != ATTN_TILE_FULL;
+    head->kernels->gather(&(attn_gather){ .a = a,
+                                          .a_block = head->kernels->k_block * lanes,
+                                          .n_keys = w->unit.end - w->unit.begin,
+                                          .n_rows = n_rows,
+                                          .n_cols = n_cols,
+                                          .x = rows,
+                                          .live = partly && !head->kernels->finite(rows, n_rows * row) ? w->live : NULL,
+                                          .c = to,
+                                          .c_row = row });
+}
+
+/* ---- a group of blocks against a chunk ----------------------------------------------------------------------- */
+
+/* Rows i0 .. i0 + n - 1 of the head's q or dout, in lines. */
+static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, void *lines) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + i0 * t->stride[2];
+    head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+}
+
+static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
+                       int64_t n_rows, bool *begun) {
+    const attn_attention_plan *p = head->p;
+    int64_t lanes = head->kernels->q_block, skipped = w->unit.begin - chunk_begin;
+    const char *k_groups = (const char *)w->k_groups + (size_t)(skipped * p->dim) * head->size;
+    void *dk = (char *)w->dk + (size_t)(skipped * whole_vectors(p, p->dim)) * head->size;
+    void *dv = (char *)w->dv + (size_t)(skipped * whole_vectors(p, p->v_dim)) * head->size;
+    bool any = false;
+    w->k = attn_keys_at(head, w->unit.begin, w->unit.end);
+    w->v = attn_values_at(head, w->unit.begin, w->unit.end, w->v_copy);
     for (int i = 0; i * lanes < n_rows; i++) {
-        attn_tile_kind kind = kv_tile(kv, head, w, i, i0 + i * lanes, keys, k, v);
-        partly |= kind != ATTN_TILE_FULL;
-        any |= kind != ATTN_TILE_EMPTY;
+        compute_tile(head, w, i);
+        if (w->kinds[i] == ATTN_TILE_EMPTY) continue;
+        void *dq = c->dq ? share_at(c, head, chunk, i0 / lanes + i) : NULL;
+        any = true;
+        if (additive(p)) {
+            add_additive(c, head, w, i, dk, dq);
+        } else if (c->dq) {
+            add_dq(head, w, i, k_groups, dq, begun[i]);
+            begun[i] = true;
+        }
     }
     if (!any) return;
-    if (kv->dv) {
-        pack_rows_in_lines(head, &kv->c->g->dout, i0, n_rows, w->dout);
-        bool skip = partly && !head->kernels->finite(w->dout, n_rows * whole_vectors(p, p->v_dim));
-        gather(head, w, w->tiles.p, w->dout, n_keys, n_rows, p->v_dim, skip ? w->live : NULL, w->dv);
-    }
-    if (kv->dk && !additive(p)) {
-        pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
-        bool skip = partly && !head->kernels->finite(w->q, n_rows * whole_vectors(p, p->dim));
-        gather(head, w, w->tiles.ds, w->q, n_keys, n_rows, p->dim, skip ? w->live : NULL, w->dk);
+    if (c->dv) gather(head, w, w->tiles.p, w->dout, n_rows, p->v_dim, dv);
+    if (c->dk && !additive(p)) gather(head, w, w->tiles.ds, w->q, n_rows, p->dim, dk);
+}
+
+static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, attn_key_range keys, int64_t i0) {
+    const attn_attention_plan *p = head->p;
+    int64_t lanes = head->kernels->q_block, unit = head->kernels->k_block, n_rows = head->sight.q_length - i0;
+    bool begun[GROUP] = { false };
+    if (n_rows > GROUP * lanes) n_rows = GROUP * lanes;
+    attn_key_range some = attn_rows_keys(&head->sight, i0, i0 + n_rows).some;
+    if (some.begin >= keys.end || some.end <= keys.begin) return;
+    for (int i = 0; i * lanes < n_rows; i++) attn_gradient_block_at(c->c, head, &w->blocks[i], i0 + i * lanes);
+    if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, w->dout);
+    if (c->dk && !additive(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
+    for (int64_t j = keys.begin; j < keys.end; j += unit) {
+        w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
+        if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
     }
 }
 
-/* Rows of a unit into a gradient. */
-static void write_unit(const attn_tensor *t, int64_t b, int64_t h, attn_key_range keys, const void *rows, int64_t row,
-                       size_t size) {
+/* ---- a chunk of keys ----------------------------------------------------------------------------------------- */
+
+/* Rows of a chunk into a gradient. */
+static void write_chunk(const attn_tensor *t, int64_t b, int64_t h, attn_key_range keys, const void *rows, int64_t row,
+                        size_t size) {
     for (int64_t j = keys.begin; j < keys.end; j++) {
         const char *from = (const char *)rows + (size_t)((j - keys.begin) * row) * size;
         int64_t at = b * t->stride[0] + h * t->stride[1] + j * t->stride[2];
-        for (int64_t c = 0; c < t->shape[3]; c++) memcpy(attn_at(t, at + c * t->stride[3]), from + (size_t)c * size, size);
+        for (int64_t column = 0; column < t->shape[3]; column++)
+            memcpy(attn_at(t, at + column * t->stride[3]), from + (size_t)column * size, size);
     }
 }
 
-static void kv_item(void *context, int64_t item, void *scratch) {
-    const kv_context *kv = context;
-    const attn_attention_plan *p = kv->c->p;
+static void pack_chunk(const attn_head *head, chunk_worker *w, attn_key_range keys) {
+    const attn_tensor *k = &head->p->k;
+    int64_t unit = head->kernels->k_block, dim = head->p->dim;
+    int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1];
+    for (int64_t j = keys.begin; j < keys.end; j += unit)
+        head->kernels->pack_groups(attn_at(k, at + j * k->stride[2]), k->stride[2], k->stride[3],
+                                   j + unit < keys.end ? unit : keys.end - j, dim,
+                                   (char *)w->k_groups + (size_t)((j - keys.begin) * dim) * head->size);
+}
+
+static void chunk_item(void *context, int64_t item, void *scratch) {
+    const wave_context *c = context;
+    const attn_attention_plan *p = c->c->p;
     attn_arena arena = { .begin = scratch };
-    kv_worker w = kv_worker_in(p, &arena);
+    chunk_worker w = chunk_worker_in(p, &arena);
     size_t size = attn_dtype_size(p->q.dtype);
-    int64_t unit = attn_kernels_of(p)->k_block, rows = (int64_t)GROUP * attn_kernels_of(p)->q_block,
-            own_heads = p->heads / kv->group;
-    int64_t b = item % (p->batch * own_heads) / own_heads, own = item % own_heads, begin = item / (p->batch * own_heads) * unit;
-    attn_key_range keys = { begin, begin + unit < p->kv_len ? begin + unit : p->kv_len };
-    int64_t dim = whole_vectors(p, p->dim), v_dim = whole_vectors(p, p->v_dim);
-    attn_fill(w.dk, unit * dim, size, 0);
-    attn_fill(w.dv, unit * v_dim, size, 0);
-    for (int64_t h = own * kv->group; h < (own + 1) * kv->group; h++) {
+    const attn_attention_kernels *kernels = attn_kernels_of(p);
+    int64_t own_heads = p->heads / c->group, owners = p->batch * own_heads, chunk = item / owners;
+    int64_t b = item % owners / own_heads, own = item % own_heads, length = (int64_t)CHUNK * kernels->k_block;
+    attn_key_range keys = { (c->first_chunk + chunk) * length, (c->first_chunk + chunk + 1) * length };
+    if (keys.end > p->kv_len) keys.end = p->kv_len;
+    int64_t dim = whole_vectors(p, p->dim), v_dim = whole_vectors(p, p->v_dim), n_keys = keys.end - keys.begin;
+    attn_fill(w.dk, n_keys * dim, size, 0);
+    attn_fill(w.dv, n_keys * v_dim, size, 0);
+    for (int64_t h = own * c->group; h < (own + 1) * c->group; h++) {
         attn_head head = attn_head_at(p, b, h, w.m);
-        attn_rows k = attn_keys_at(&head, keys.begin, keys.end), v = attn_values_at(&head, keys.begin, keys.end, w.v_copy);
-        for (int64_t i0 = 0; i0 < head.sight.q_length; i0 += rows) kv_group(kv, &head, &w, i0, keys, k, v);
+        if (c->dq) {
+            if (!additive(p)) pack_chunk(&head, &w, keys);
+            memset(share_at(c, &head, chunk, 0), 0, (size_t)c->n_blocks * panel_bytes(&head));
+        }
+        for (int64_t i0 = 0; i0 < head.sight.q_length; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
-    attn_scale_elements(w.dk, unit * dim, size, p->scale);
-    if (kv->dk) write_unit(&kv->c->g->dk, b, own, keys, w.dk, dim, size);
-    if (kv->dv) write_unit(&kv->c->g->dv, b, own, keys, w.dv, v_dim, size);
+    attn_scale_elements(w.dk, n_keys * dim, size, p->scale);
+    if (c->dk) write_chunk(&c->c->g->dk, b, own, keys, w.dk, dim, size);
+    if (c->dv) write_chunk(&c->c->g->dv, b, own, keys, w.dv, v_dim, size);
 }
 
-static void run_kv(const attn_backward *c, attn_session *session, bool dk, bool dv, int64_t group) {
-    int64_t unit = attn_kernels_of(c->p)->k_block;
-    kv_context kv = { .c = c, .dk = dk, .dv = dv, .group = group };
-    if (dk || dv) attn_session_run(session, (c->p->kv_len + unit - 1) / unit * c->p->batch * (c->p->heads / group), kv_item, &kv);
+/* ---- dq: the sum of its shares --------------------------------------------------------------------------------- */
+
+static void add_elements(void *to, const void *from, int64_t n, size_t size) {
+    for (int64_t i = 0; i < n; i++) {
+        if (size == sizeof(float))
+            ((float *)to)[i] += ((const float *)from)[i];
+        else
+            ((double *)to)[i] += ((const double *)from)[i];
+    }
+}
+
+/* One block: the wave's shares are added to the total; after the last wave that is dq. */
+static void dq_item(void *context, int64_t item, void *scratch) {
+    const wave_context *c = context;
+    const attn_attention_plan *p = c->c->p;
+    const attn_tensor *dq = &c->c->g->dq;
+    attn_head head = { .p = p, .kernels = attn_kernels_of(p), .size = attn_dtype_size(p->q.dtype) };
+    int64_t head_number = item / c->n_blocks, block = item % c->n_blocks, lanes = head.kernels->q_block, n = p->dim * lanes;
+    (void)scratch;
+    head.b = head_number / p->heads;
+    head.h = head_number % p->heads;
+    char *total = panel_at(c, &head, c->totals, block);
+    if (c->first_chunk == 0) attn_fill(total, n, head.size, 0);
+    for (int64_t chunk = 0; chunk < c->n_chunks; chunk++) add_elements(total, share_at(c, &head, chunk, block), n, head.size);
+    int64_t length = (int64_t)CHUNK * head.kernels->k_block, i0 = block * lanes;
+    if ((c->first_chunk + c->n_chunks) * length < p->kv_len) return;
+    attn_scale_elements(total, n, head.size, p->scale);
+    int64_t at = head.b * dq->stride[0] + head.h * dq->stride[1] + i0 * dq->stride[2];
+    head.kernels->unpack(total, p->q_len - i0 < lanes ? p->q_len - i0 : lanes, p->dim, attn_at(dq, at), dq->stride[2],
+                         p->dim > 1 ? dq->stride[3] : 1);
 }
 
 /* ---- the call ---------------------------------------------------------------------------------------------- */
+
+static int64_t chunks_of(const attn_attention_plan *p) {
+    int64_t length = (int64_t)CHUNK * attn_kernels_of(p)->k_block;
+    return (p->kv_len + length - 1) / length;
+}
+
+static wave_context wave_in(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_arena *shared) {
+    const attn_attention_kernels *k = attn_kernels_of(p);
+    size_t size = attn_dtype_size(p->q.dtype);
+    wave_context c = { .n_blocks = (p->q_len + k->q_block - 1) / k->q_block };
+    if (!g->dq.rank) return c;
+    /* batch * heads * blocks is at most the number of q's elements */
+    int64_t n = p->batch * p->heads * c.n_blocks, panel = p->dim, chunks = chunks_of(p) < WAVE ? chunks_of(p) : WAVE;
+    c.totals = attn_take(shared, n, panel, size * (size_t)k->q_block);
+    c.shares = attn_take(shared, n, panel, size * (size_t)(k->q_block * chunks));
+    return c;
+}
+
+static void run_waves(wave_context *c, attn_session *session, bool dq, bool dk, bool dv, int64_t group) {
+    const attn_attention_plan *p = c->c->p;
+    int64_t n = chunks_of(p);
+    if (!dq && !dk && !dv) return;
+    c->dq = dq;
+    c->dk = dk;
+    c->dv = dv;
+    c->group = group;
+    /* without keys one empty wave writes dq's zeros */
+    for (int64_t first = 0; first == 0 || first < n; first += WAVE) {
+        c->first_chunk = first;
+        c->n_chunks = n - first < WAVE ? n - first : WAVE;
+        attn_session_run(session, c->n_chunks * p->batch * (p->heads / group), chunk_item, c);
+        if (dq) attn_session_run(session, p->batch * p->heads * c->n_blocks, dq_item, c);
+    }
+}
 
 static bool own_dtype(const attn_tensor *t, int32_t dtype) { return !t->rank || t->dtype == dtype; }
 
@@ -286,28 +336,27 @@ bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attenti
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 attn_need attn_blocks_backward_need(const attn_attention_plan *p, const attn_attention_plan_grads *g) {
-    attn_arena shared = { 0 }, dq = { 0 }, kv = { 0 };
+    attn_arena shared = { 0 }, chunk = { 0 };
     attn_row_deltas_in(p, &shared);
     attn_sums_in(p, g, &shared);
-    dq_worker_in(p, &dq);
-    kv_worker_in(p, &kv);
-    return (attn_need){ .shared = shared.used,
-                        .per_worker = most(most(dq.used, kv.used), most(attn_row_deltas_need(p), attn_sums_need(p))) };
+    wave_in(p, g, &shared);
+    chunk_worker_in(p, &chunk);
+    return (attn_need){ .shared = shared.used, .per_worker = most(chunk.used, most(attn_row_deltas_need(p), attn_sums_need(p))) };
 }
 
 void attn_blocks_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session) {
     attn_arena shared = { .begin = session->shared };
     attn_backward c = { .p = p, .g = g, .rows = attn_row_deltas_in(p, &shared) };
     attn_sums sums = attn_sums_in(p, g, &shared);
-    int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
+    wave_context wave = wave_in(p, g, &shared);
+    wave.c = &c;
     attn_row_deltas_compute(&c, session);
-    if (g->dq.rank) attn_session_run(session, (p->q_len + group_rows - 1) / group_rows * p->batch * p->heads, dq_item, &c);
-    bool dk = g->dk.rank != 0, dv = g->dv.rank != 0;
+    bool dq = g->dq.rank != 0, dk = g->dk.rank != 0, dv = g->dv.rank != 0;
     if (p->k_group == p->v_group) {
-        run_kv(&c, session, dk, dv, p->k_group);
+        run_waves(&wave, session, dq, dk, dv, p->k_group);
     } else {
-        run_kv(&c, session, dk, false, p->k_group);
-        run_kv(&c, session, false, dv, p->v_group);
+        run_waves(&wave, session, dq, dk, false, p->k_group);
+        run_waves(&wave, session, false, false, dv, p->v_group);
     }
     attn_sums_compute(&c, &sums, session);
 }
