@@ -9,6 +9,21 @@
  *         .causal = ATTN_CAUSAL,
  *     };
  *     if (attn_attention(&a, NULL) != ATTN_OK) fprintf(stderr, "%s\n", attn_last_error());
+ *
+ * One args struct per operation; forward and backward share it. Zero is every field's default: start from { 0 } and set what
+ * differs; a tensor of zeros (rank 0, data NULL) is absent. docs/SEMANTICS.md says what each operation means to the last edge
+ * case, docs/ACCURACY.md how exact it is. Of every function here:
+ *
+ * - Memory is borrowed for the time of the call and stays the caller's. Inputs may overlap each other. An output overlaps nothing
+ *   but the input that its comment allows, and that with the same strides; any other overlap gives unspecified values.
+ * - Everything is checked before anything is written: a call that does not return ATTN_OK has left its outputs as they were.
+ *   It prints nothing, and ends no process.
+ * - Any number of threads may call at once, as long as no call writes what another one reads or writes, lent workspaces included.
+ * - Results have the same bits for any number of threads, strides and memory lent. Every call computes in the default
+ *   floating-point environment (round to nearest, nothing flushed to zero) and leaves the caller's as it was.
+ * - F32 and F64 run through vector kernels where the machine has them; BF16 and F16 answer through the reference, which is
+ *   slower. They accumulate in double and are rounded once, at the end.
+ * - What is declared here and not built in this version answers ATTN_UNSUPPORTED; each such thing is marked "not built yet".
  */
 #ifndef ATTN_H
 #define ATTN_H
@@ -16,6 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off */
 #ifndef ATTN_API
 #  if defined(__GNUC__)
 #    define ATTN_API __attribute__((visibility("default")))
@@ -31,201 +47,278 @@ extern "C" {
 /* ---- status ------------------------------------------------------------------------------------- */
 
 typedef enum attn_status {
-    ATTN_OK = 0,
+    ATTN_OK = 0,          /* also of a call with nothing to do: an extent of 0 */
     ATTN_BAD_SHAPE,       /* shapes disagree, or a rank is not the one asked for */
     ATTN_BAD_ARGUMENT,    /* NULL where data is needed, a window below -1, a label out of range, ... */
     ATTN_UNSUPPORTED,     /* right, but not built: this dtype on this operation; a reserved field that is not zero */
     ATTN_SMALL_WORKSPACE, /* fewer bytes than the matching _workspace() says */
-    ATTN_NO_MEMORY
+    ATTN_NO_MEMORY        /* no workspace was lent, and there was no memory for one; or the sizes overflow */
 } attn_status;
 
+/* "ok", "bad shape", ...; "unknown status" for any other number. A constant string. */
 ATTN_API const char *attn_status_name(attn_status s);
-/* What went wrong in this thread's last failing call: "k has head size 64, q has 128". Unchanged by success. */
+/* What went wrong in this thread's last failing call: "k has head size 64, q has 128". Unchanged by success; "" before the first
+ * failure. The string belongs to the thread and is valid until its next failing call. */
 ATTN_API const char *attn_last_error(void);
 
 /* ---- tensors: borrowed, strided, never owned by the library --------------------------------------- */
 
+/* Element types. The float types are F32, BF16, F16 and F64; ATTN_BOOL is one byte, true when it is not 0. */
 enum { ATTN_F32 = 0, ATTN_BF16, ATTN_F16, ATTN_F64, ATTN_BOOL, ATTN_I8, ATTN_U8, ATTN_I32, ATTN_I64 };
 enum { ATTN_MAX_RANK = 6 };
 
+/* A view of somebody's memory. ATTN_BAD_SHAPE: a rank that an operation does not take, a negative extent, a reach that overflows
+ * 64 bits. ATTN_BAD_ARGUMENT: no data although there are elements, data that is not aligned to its element size, an unknown
+ * dtype, an output with stride 0 along an extent above 1. */
+
 typedef struct attn_tensor {
-    void   *data;                   /* may be NULL when an extent is 0, and in _workspace() questions */
-    int32_t dtype;
+    void   *data;                   /* the element at index 0; may be NULL when an extent is 0, and in _workspace() questions */
+    int32_t dtype;                  /* ATTN_F32, ... */
     int32_t rank;                   /* 0: absent, except where a scalar is meant */
-    int64_t shape[ATTN_MAX_RANK];
-    int64_t stride[ATTN_MAX_RANK];  /* in elements, as in DLPack; 0 broadcasts (inputs only) */
+    int64_t shape[ATTN_MAX_RANK];   /* extents of the first `rank` axes; 0 is an extent like any other */
+    int64_t stride[ATTN_MAX_RANK];  /* in elements, as in DLPack; may be negative; 0 broadcasts (inputs only) */
 } attn_tensor;
 
-/* A dense row-major tensor over `data`. */
+/* A dense row-major tensor over `data`. These four only fill in a struct: what is wrong with it, the operation says that gets it.
+ * `const` is for the caller's convenience; an output's data is written. */
 ATTN_API attn_tensor attn_dense(int32_t dtype, const void *data, int32_t rank, const int64_t *shape);
-/* [batch, heads, length, dim] views of the two common layouts. Anything else: set the strides. */
+/* [batch, heads, length, dim] views of the two common layouts, named by their order in memory. Anything else (packed q, k and v,
+ * a slice of a cache): set the strides. */
 ATTN_API attn_tensor attn_bhsd(int32_t dtype, const void *data, int64_t b, int64_t h, int64_t s, int64_t d);
 ATTN_API attn_tensor attn_bshd(int32_t dtype, const void *data, int64_t b, int64_t s, int64_t h, int64_t d);
-/* The same elements with `axis` moved to the end (negative counts from the end). Row operations work along the last axis. */
+/* The same elements with `axis` moved to the end (negative counts from the end). Row operations work along the last axis. An axis
+ * outside the rank gives a tensor of rank -1, which every operation refuses. */
 ATTN_API attn_tensor attn_axis_last(attn_tensor t, int32_t axis);
 
 /* ---- execution: who runs the work, who lends the memory ------------------------------------------- */
 
 typedef void (*attn_task)(void *job, int32_t worker);
 
+/* Optional everywhere: NULL is the calling thread alone, and memory of the call's own where it needs any. ATTN_BAD_ARGUMENT: a
+ * negative n_threads, or more than one of them without parallel_for. The struct is only read; one of them may serve several
+ * calling threads at once as long as it lends no workspace. */
 typedef struct attn_exec {
     int32_t n_threads;      /* 0 or 1: the calling thread alone */
     /* Calls task(job, w) once for each w in [0, n), n <= n_threads, at once or one after the other, and returns when all have
      * returned. w names the worker's scratch. Tasks draw work items themselves, never wait for each other and never fail. */
     void  (*parallel_for)(void *pool, int32_t n, attn_task task, void *job);
-    void   *pool;
-    void   *workspace;      /* NULL: the call allocates and frees its own */
-    size_t  workspace_size;
+    void   *pool;           /* handed to parallel_for */
+    void   *workspace;      /* of any alignment. NULL: the call allocates and frees its own, where it needs any */
+    size_t  workspace_size; /* bytes; too few for a call that has a _workspace() question: ATTN_SMALL_WORKSPACE */
 } attn_exec;
 
-/* The library's own pool: fills in n_threads, parallel_for and pool. 0: ATTN_THREADS, else the cores this process may use. */
+/* The library's own pool: fills in n_threads, parallel_for and pool, and leaves the workspace alone. 0: the environment's
+ * ATTN_THREADS, else the cores this process may use; 1024 at most. n_threads then says how many there are: fewer than asked for
+ * where the system starts no more. A pool that another call is using, or after a fork in the child, runs work in the calling
+ * thread. ATTN_BAD_ARGUMENT, ATTN_NO_MEMORY. */
 ATTN_API attn_status attn_pool_open(attn_exec *exec, int32_t n_threads);
+/* Ends the threads; exec is then the calling thread alone. No call may be using the pool. NULL and an exec without a pool:
+ * nothing. */
 ATTN_API void        attn_pool_close(attn_exec *exec);
 
-/* An explicit zero is said by a flag: `scale = 0` alone means the default. */
+/* An explicit zero is said by a flag: `scale = 0` alone means the default. A flag that an operation does not know is an error. */
 enum { ATTN_SCALE_SET = 1, ATTN_WINDOW = 2, ATTN_IGNORE_SET = 4 };
 
 /* ---- softmax family: along the last axis ----------------------------------------------------------- */
 
+/* With z = scale * x + bias, over the live entries j of a row (mask true, z not -inf), m their maximum:
+ *   ATTN_SOFTMAX      y_j = exp(z_j - m) / sum_k exp(z_k - m); 0 where masked, and everywhere in a row without live entries
+ *   ATTN_LOG_SOFTMAX  y_j = (z_j - m) - log sum_k exp(z_k - m), never log(softmax); -inf where masked
+ *   ATTN_SOFTMIN      the softmax of -z; +inf in z then masks
+ *   logsumexp         m + log sum_k exp(z_k - m); -inf of a row without live entries
+ * A live NaN, and for softmax and log-softmax a live +inf of z, makes all live entries of its own row NaN.
+ * Not built yet: ATTN_SPARSEMAX (Martins and Astudillo 2016), ATTN_ENTMAX15 and ATTN_ENTMAX (Peters et al. 2019),
+ * ATTN_GUMBEL_SOFTMAX (Jang et al. 2017). */
 enum { ATTN_SOFTMAX = 0, ATTN_LOG_SOFTMAX, ATTN_SOFTMIN, ATTN_SPARSEMAX, ATTN_ENTMAX15, ATTN_ENTMAX, ATTN_GUMBEL_SOFTMAX };
 
 typedef struct attn_softmax_args {
-    int32_t     op;             /* ATTN_SOFTMAX, ... */
-    uint32_t    flags;
-    attn_tensor x, y;           /* same shape; y may be x */
-    attn_tensor mask;           /* optional ATTN_BOOL, broadcasts to x: true = live */
-    attn_tensor bias;           /* optional, broadcasts to x, added to scale * x */
-    double      scale;          /* default 1 */
-    double      alpha;          /* ATTN_ENTMAX: default 1.5 */
+    int32_t     op;             /* ATTN_SOFTMAX, ...; of logsumexp ATTN_SOFTMIN negates z, and any other that is built does not */
+    uint32_t    flags;          /* ATTN_SCALE_SET: `scale` counts even when it is 0 */
+    attn_tensor x, y;           /* [..., n], rank 1 to 6, same shape; x of a float dtype, y of x's or F32; y may be x */
+    attn_tensor mask;           /* optional ATTN_BOOL, broadcasts to x from the right: true = live; a masked x never counts */
+    attn_tensor bias;           /* optional, x's dtype or F32, broadcasts to x, added to scale * x; -inf masks */
+    double      scale;          /* default 1; finite */
+    double      alpha;          /* ATTN_ENTMAX: default 1.5 (not built yet, as are the next three) */
     double      temperature;    /* ATTN_GUMBEL_SOFTMAX: default 1 */
     int32_t     hard;           /* ATTN_GUMBEL_SOFTMAX: y is one-hot */
-    uint64_t    seed;
-    uint64_t    reserved[32];
+    uint64_t    seed;           /* of ATTN_GUMBEL_SOFTMAX's noise */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_softmax_args;
 
 typedef struct attn_softmax_grads {
-    attn_tensor dy;             /* in */
-    attn_tensor dx;             /* out; may be dy */
-    attn_tensor dalpha;         /* out, optional, ATTN_ENTMAX: one F32 or F64 */
-    uint64_t    reserved[32];
+    attn_tensor dy;             /* in, the shape of y: the loss's gradient to it; y's dtype or F32 */
+    attn_tensor dx;             /* out, the shape of x, its dtype or F32; may be dy */
+    attn_tensor dalpha;         /* out, optional, ATTN_ENTMAX: one F32 or F64 (not built yet: ATTN_BAD_ARGUMENT) */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_softmax_grads;
 
+/* None of these needs a workspace. Rows of more than 256 elements that do not lie densely are worked on in a lent one that is
+ * large enough, else in memory of the call's own; a lent one that is too small is left alone, and nothing is allocated. */
 ATTN_API attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec);
-/* Reads y (the forward's result; for ATTN_GUMBEL_SOFTMAX the soft one), not x. */
+/* dx_j = scale y_j (dy_j - sum_k y_k dy_k); for log-softmax scale (dy_j - exp(y_j) sum_k dy_k); 0 where y has no weight. Reads y
+ * (the forward's result; for ATTN_GUMBEL_SOFTMAX the soft one), op, flags and scale; of x, where it is given, only its shape and
+ * dtype. */
 ATTN_API attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec);
-/* y: the shape of x without its last axis. */
+/* y: the shape of x without its last axis ([1] or rank 0 for x of rank 1); x's dtype or F32. */
 ATTN_API attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec);
+/* dx_j = scale dy softmax(z)_j. Reads x, mask and bias (not y); dy has the shape of y. */
 ATTN_API attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec);
 
 /* ---- losses ------------------------------------------------------------------------------------------ */
 
+/* Cross-entropy of softmax(logits), as torch.nn.functional.cross_entropy computes it. With nll_c = logsumexp(logits) - logits_c,
+ * e the smoothing, w the class weights, a row costs
+ *   label y             (1 - e) w_y nll_y + e / classes * sum_c w_c nll_c
+ *   soft target t       sum_c w_c ((1 - e) t_c + e / classes) nll_c
+ * plus z_loss * logsumexp(logits)^2 (Chowdhery et al. 2022), which class weights do not touch. ATTN_MEAN divides the sum by the
+ * sum of w_y over the rows that count (soft targets: by n); when no row counts, loss and gradient are 0. */
 enum { ATTN_MEAN = 0, ATTN_SUM, ATTN_NONE };
 
 typedef struct attn_cross_entropy_args {
-    uint32_t    flags;
+    uint32_t    flags;          /* ATTN_IGNORE_SET: `ignore_index` counts */
     int32_t     reduction;      /* ATTN_MEAN, ATTN_SUM, ATTN_NONE */
-    attn_tensor logits;         /* [n, classes] */
-    attn_tensor labels;         /* I32 or I64 [n], or float [n, classes] */
-    attn_tensor class_weight;   /* optional [classes] */
-    attn_tensor loss;           /* out: rank 0 or [1]; [n] with ATTN_NONE */
-    attn_tensor dlogits;        /* out, optional: the loss's gradient from the same sweep */
-    int64_t     ignore_index;   /* -100 unless ATTN_IGNORE_SET */
-    double      label_smoothing, z_loss;
-    uint64_t    reserved[32];
+    attn_tensor logits;         /* [n, classes], a float dtype */
+    attn_tensor labels;         /* I32 or I64 [n], each in [0, classes) or ignored; or float [n, classes], any numbers */
+    attn_tensor class_weight;   /* optional [classes]; default ones. Floats here and below: logits' dtype or F32 */
+    attn_tensor loss;           /* out: rank 0 or [1]; [n] with ATTN_NONE. F64 too */
+    attn_tensor dlogits;        /* out, optional, may be logits: the gradient, from the same sweep; the sum's with ATTN_NONE */
+    int64_t     ignore_index;   /* rows with this label cost nothing; -100 unless ATTN_IGNORE_SET */
+    double      label_smoothing, z_loss; /* from 0 to 1; any finite number. Default 0 */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_cross_entropy_args;
 
+/* A label that is no class is ATTN_BAD_ARGUMENT, naming the first such row. Needs no workspace. */
 ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const attn_exec *exec);
 
 /* ---- attention ------------------------------------------------------------------------------------------ */
 
+/* For query i over keys j of one head, in this order:
+ *   score    s = scale * q_i . k_j                    ATTN_DOT (Vaswani et al. 2017)
+ *            s = scale * sum_d w_d tanh(q_id + k_jd)  ATTN_ADDITIVE (Bahdanau et al. 2015); the L x S x dim tensor never exists
+ *            ATTN_COSINE (q and k of length 1): not built yet
+ *   then     s = c tanh(s / c) with softcap c;  s += bias;  s -= slope |i + offset - j| (ALiBi, Press et al. 2022);  masks
+ *   weight   p = exp(s - m) / sum_j exp(s - m)        ATTN_WEIGHT_SOFTMAX: one sweep over the keys (Milakov and Gimelshein 2018),
+ *                                                     block by block (FlashAttention, Dao et al. 2022)
+ *            p = 1 / (1 + exp(-s))                    ATTN_WEIGHT_SIGMOID
+ *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
+ *            the other weightings: not built yet
+ *   mix      out_i = sum_j p_ij v_j
+ *   see      what the weights were
+ * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
+ * causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
+ * row that sees no key has out 0, lse -inf, entropy 0 and no gradients. NaN and infinity of live keys show as IEEE arithmetic has
+ * it. */
+
+/* ATTN_CAUSAL: j <= i + offset, by default bottom-right: the last query stands on the last key. ATTN_CAUSAL_TOP_LEFT: j <= i, the
+ * offset is 0, and giving one is ATTN_BAD_ARGUMENT. */
 enum { ATTN_NOT_CAUSAL = 0, ATTN_CAUSAL, ATTN_CAUSAL_TOP_LEFT };
 enum { ATTN_DOT = 0, ATTN_ADDITIVE, ATTN_COSINE };
+/* What scores become. The softmax divides by the sum over live keys; the sigmoid divides by nothing. */
 enum { ATTN_WEIGHT_SOFTMAX = 0, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM, ATTN_WEIGHT_SPARSEMAX, ATTN_WEIGHT_ENTMAX15,
        ATTN_WEIGHT_ENTMAX, ATTN_WEIGHT_RELU2, ATTN_WEIGHT_HARDMAX };
 enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
 
-/* What a call lets the caller see, besides its result. Asking changes no bit of `out`. All before dropout. */
+/* What a call lets the caller see, besides its result; each tensor optional, F32 (F64 for F64 input) but for top_index, any
+ * strides. Asking changes no bit of `out`. All but whole weights and scores takes memory in proportion to q_len + kv_len. All
+ * before dropout. */
 typedef struct attn_see {
-    attn_tensor lse;            /* F32 (F64 for F64 input) [batch, heads, q_len]; softmax only */
-    attn_tensor entropy;        /* same shape, nats */
+    attn_tensor lse;            /* [batch, heads, q_len]: m + log sum_j exp(s_j - m), natural; softmax only. Backward: in */
+    attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; softmax only, else ATTN_BAD_ARGUMENT as is lse */
     attn_tensor received;       /* [batch, heads, kv_len]: weight a key received, summed over queries */
-    attn_tensor weights;        /* [batch, heads, q_len, kv_len] */
-    attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED */
-    int32_t     scores_stage;   /* as they enter the weighting; after softcap; scale * q.k */
-    attn_tensor top_index;      /* I32 or I64 [batch, heads, q_len, top_k] */
-    attn_tensor top_weight;     /* F32 (F64 for F64 input), same shape */
-    uint64_t    reserved[32];
+    attn_tensor weights;        /* [batch, heads, q_len, kv_len]: the p; 0 where masked */
+    attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED, of all rows and keys at the others */
+    int32_t     scores_stage;   /* ATTN_STAGE_WEIGHTED: as they enter the weighting; _CAPPED: after softcap; _RAW: scale * q.k */
+    attn_tensor top_index;      /* I32 or I64 [batch, heads, q_len, top_k]: the keys with the largest scores, largest first, */
+                                /* ties to the lower key; -1 beyond the live keys */
+    attn_tensor top_weight;     /* same shape: their weights; 0 beyond the live keys. Either may be asked for alone */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_see;
 
-/* out = weighting(scores masked) v. Zero in every optional field is its default. */
+/* out = weighting(scores masked) v. Zero in every optional field is its default.
+ * Grouped heads: k_heads and v_heads each divide heads; query head h reads key head h / (heads / k_heads), value head likewise.
+ * q, k and v share one float dtype (mixtures: not built yet); dim and v_dim are at least 1, any length may be 0. Lengths, offsets
+ * and positions reach to 2^52. Shapes that disagree are ATTN_BAD_SHAPE, other dtypes ATTN_BAD_ARGUMENT. */
 typedef struct attn_attention_args {
-    uint32_t    flags;
+    uint32_t    flags;          /* ATTN_SCALE_SET: scale counts even when it is 0. ATTN_WINDOW: window counts */
     int32_t     score;          /* ATTN_DOT, ... */
     int32_t     weighting;      /* ATTN_WEIGHT_SOFTMAX, ... */
     int32_t     causal;         /* ATTN_NOT_CAUSAL, ... */
     attn_tensor q;              /* [batch, heads,   q_len,  dim]   */
     attn_tensor k;              /* [batch, k_heads, kv_len, dim]   */
     attn_tensor v;              /* [batch, v_heads, kv_len, v_dim] */
-    attn_tensor out;            /* [batch, heads,   q_len,  v_dim] */
-    attn_tensor score_weight;   /* ATTN_ADDITIVE: [dim] or [heads, dim] */
-    attn_tensor offset;         /* optional I32/I64 [1] or [batch]: where query 0 stands; default kv_len - q_len (of that entry) */
+    attn_tensor out;            /* [batch, heads,   q_len,  v_dim], q's dtype or F32. Backward: in, optional */
+    attn_tensor score_weight;   /* ATTN_ADDITIVE: [dim] or [heads, dim], q's dtype or F32; an error with another score */
+    attn_tensor offset;         /* optional I32/I64 [1] or [batch]: where query 0 stands; default kv_len - q_len of that entry */
     int64_t     window[2];      /* with flag ATTN_WINDOW: keys kept left and right of a query's position; -1: unbounded */
     attn_tensor mask;           /* optional ATTN_BOOL, broadcasts to [batch, heads, q_len, kv_len]: true = attend */
-    attn_tensor bias;           /* optional, broadcasts the same way */
-    attn_tensor alibi;          /* optional slopes [heads] or [batch, heads] */
-    attn_tensor q_lengths, kv_lengths; /* optional I32/I64 [batch] */
-    attn_tensor sinks;          /* optional [heads] */
-    double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1 */
-    double      softcap;        /* 0: none */
-    double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 */
-    double      dropout;        /* 0: none */
-    uint64_t    seed, dropout_offset; /* of the dropout's counter-based generator */
-    attn_see    see;
-    uint64_t    reserved[64];
+    attn_tensor bias;           /* optional, broadcasts the same way, q's dtype or F32; added to the scores; -inf masks */
+    attn_tensor alibi;          /* optional slopes [heads] or [batch, heads], q's dtype or F32 */
+    attn_tensor q_lengths, kv_lengths; /* optional I32/I64 [batch], from 0 to q_len, kv_len: what is beyond is padding */
+    attn_tensor sinks;          /* optional [heads]: logits in the softmax's denominator only (not built yet) */
+    double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1; finite */
+    double      softcap;        /* 0: none; else positive and finite */
+    double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 (not built yet); with another weighting an error */
+    double      dropout;        /* 0: none; a probability up to 1 (not built yet) */
+    uint64_t    seed, dropout_offset; /* of the dropout's counter-based generator (not built yet) */
+    attn_see    see;            /* all optional */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_args;
 
 typedef struct attn_attention_grads {
-    attn_tensor dout;           /* in */
-    attn_tensor dlse;           /* in, optional */
-    attn_tensor dq, dk, dv;     /* out, each optional */
+    attn_tensor dout;           /* in, the shape of out, q's dtype or F32: the loss's gradient to it */
+    attn_tensor dlse;           /* in, optional [batch, heads, q_len], F32 (F64 for F64 input): to see.lse; softmax only */
+    attn_tensor dq, dk, dv;     /* out, each optional: their input's shape, its dtype or F32; summed over the heads of a group */
     attn_tensor dbias, dsinks, dalibi, dalpha, dscore_weight; /* out, each optional; an extent of 1 is summed over */
-    uint64_t    reserved[64];
+                                /* Broadcast to the scores, [batch, heads], [heads, dim]; the input has to be there. */
+                                /* dsinks and dalpha: not built yet */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_grads;
 
-/* Bytes a call needs with n_threads; reads shapes and options, never data. */
+/* Bytes a call needs with n_threads; reads shapes and options, never data. 0: none, or a call that would be refused (the call
+ * itself says why); SIZE_MAX: more than can be addressed. */
 ATTN_API size_t attn_attention_workspace(const attn_attention_args *a, int32_t n_threads);
 ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, const attn_attention_grads *g, int32_t n_threads);
+/* Writes a->out and what a->see asks for. */
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
-/* Recomputes what it is not given; reads a->out and a->see.lse when they are there. */
+/* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
+ * dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
+ * ds_ij q_i, dv_j = sum_i p_ij dout_i, dbias = ds, through the softcap where there is one. Weights are computed again, block by
+ * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
+ * the rest of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
 
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 
-/* y = x * sigmoid(g), x + g * x, x * g. */
+/* y = x * sigmoid(g), x + g * x, x * g. Need no workspace. */
 enum { ATTN_GATE_SIGMOID = 0, ATTN_GATE_ADDITIVE, ATTN_GATE_MULTIPLICATIVE };
 
 typedef struct attn_gate_args {
     int32_t     kind;           /* ATTN_GATE_SIGMOID, ... */
-    uint32_t    flags;
-    attn_tensor x, g, y;        /* same shape and float dtype, any rank; y may be x */
-    uint64_t    reserved[32];
+    uint32_t    flags;          /* none are known: 0 */
+    attn_tensor x, g, y;        /* same shape, any rank; float dtypes: g and y of x's or F32; y may be x */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_gate_args;
 
 typedef struct attn_gate_grads {
-    attn_tensor dy;             /* in */
+    attn_tensor dy;             /* in: the loss's gradient to y. All three: the shape of x, its dtype or F32 */
     attn_tensor dx, dg;         /* out, each optional; dx may be dy */
-    uint64_t    reserved[32];
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_gate_grads;
 
 ATTN_API attn_status attn_gate(const attn_gate_args *a, const attn_exec *exec);
-/* Reads x and g (not y). */
+/* dx = dy sigmoid(g), dy (1 + g), dy g; dg = dy x sigmoid(g) (1 - sigmoid(g)), dy x, dy x. Reads x and g (not y). */
 ATTN_API attn_status attn_gate_backward(const attn_gate_args *a, const attn_gate_grads *g, const attn_exec *exec);
 
 /* ---- the machine ------------------------------------------------------------------------------------------ */
 
-/* The level in use: "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon". The environment's ATTN_ISA lowers it. */
+/* The level in use: "scalar", "avx2" or "avx512" ("avx512bf16", "amx" and "neon" have no kernels yet). The environment's
+ * ATTN_ISA, read once, lowers it; a name nobody knows lowers nothing, one that is not there is the best below it. A constant
+ * string. */
 ATTN_API const char *attn_isa(void);
+/* The version of the library that runs, "0.1.0". A constant string. */
 ATTN_API const char *attn_version(void);
+
+/* clang-format on */
 
 #ifdef __cplusplus
 }

@@ -2,8 +2,12 @@
 /* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, AdamW.
  *
  * Same style and rules as attn.h: borrowed strided views, one args struct per operation, zero is the default, everything is
- * validated before anything is written, results are the same bits for any number of threads. F32 and F64 run through vector
- * kernels; BF16 and F16 answer through the reference.
+ * validated before anything is written, any thread may call, results are the same bits for any number of threads. F32 and F64 run
+ * through vector kernels; BF16 and F16, and calls that mix dtypes, answer through the reference.
+ *
+ * The floats of a call have the dtype of its first one (x, a, table, dy) or F32. ATTN_BAD_SHAPE: shapes that disagree.
+ * ATTN_UNSUPPORTED: another dtype, a reserved word that is not zero. ATTN_BAD_ARGUMENT: an enumerator or flag that is not there,
+ * a number out of its range, missing data. Matrix products and norms may want a workspace, the others never do.
  *
  *     attn_matmul_args linear = {                               // y = gelu(x W^T + bias)
  *         .a = x,                                               // [m, k]
@@ -21,6 +25,7 @@
 extern "C" {
 #endif
 
+/* clang-format off */
 /* Flags of the operations below: results are added to what an output holds, instead of replacing it. */
 enum { ATTN_ACCUMULATE = 8 };
 
@@ -35,20 +40,21 @@ enum { ATTN_IDENTITY = 0, ATTN_RELU, ATTN_GELU, ATTN_GELU_TANH, ATTN_SILU, ATTN_
 
 typedef struct attn_activation_args {
     int32_t     activation; /* ATTN_RELU, ... */
-    uint32_t    flags;
+    uint32_t    flags;      /* ATTN_ACCUMULATE */
     attn_tensor x, y;       /* same shape, any rank; y may be x */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_activation_args;
 
 typedef struct attn_activation_grads {
     attn_tensor dy;         /* in */
     attn_tensor dx;         /* out; may be dy. dx = dy * activation'(x), added with ATTN_ACCUMULATE in the args' flags */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_activation_grads;
 
 ATTN_API attn_status attn_activation(const attn_activation_args *a, const attn_exec *exec);
 /* Reads x (not y). */
-ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, const attn_activation_grads *g, const attn_exec *exec);
+ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, const attn_activation_grads *g,
+                                              const attn_exec *exec);
 
 /* ---- matrix products ------------------------------------------------------------------------------------ */
 
@@ -56,7 +62,7 @@ ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, con
  * da = dc b^T and db = a^T dc; a bias's is attn_sum_rows. A linear layer whose weight is stored [out, in] passes
  * attn_transposed(weight) as b. */
 typedef struct attn_matmul_args {
-    uint32_t    flags;
+    uint32_t    flags;      /* ATTN_ACCUMULATE */
     int32_t     activation; /* default ATTN_IDENTITY */
     attn_tensor a;          /* [m, k], any strides */
     attn_tensor b;          /* [k, n], any strides. With `packed`, only its shape and dtype are read */
@@ -65,7 +71,7 @@ typedef struct attn_matmul_args {
     attn_tensor residual;   /* optional [m, n], added after the activation */
     attn_tensor before;     /* optional out [m, n]: a b + bias before the activation, for attn_activation_backward */
     const void *packed;     /* optional: b as attn_matmul_pack left it, for weights used many times */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_matmul_args;
 
 ATTN_API attn_status attn_matmul(const attn_matmul_args *a, const attn_exec *exec);
@@ -86,20 +92,20 @@ enum { ATTN_LAYER_NORM = 0, ATTN_RMS_NORM };
 
 typedef struct attn_norm_args {
     int32_t     kind;       /* ATTN_LAYER_NORM, ATTN_RMS_NORM */
-    uint32_t    flags;
+    uint32_t    flags;      /* ATTN_ACCUMULATE */
     attn_tensor x, y;       /* [..., n]; y may be x in the forward */
     attn_tensor weight;     /* optional [n], default ones */
     attn_tensor bias;       /* optional [n], ATTN_LAYER_NORM only */
-    attn_tensor mean, rstd; /* optional out [...], F32 (F64 for F64): saved for the backward, which recomputes what it is not given */
+    attn_tensor mean, rstd; /* optional out [...], F32 (F64 for F64): for the backward, which recomputes what it is not given */
     double      epsilon;    /* default 1e-5 */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_norm_args;
 
 typedef struct attn_norm_grads {
     attn_tensor dy;             /* in [..., n] */
     attn_tensor dx;             /* out, optional; may be dy. Added with ATTN_ACCUMULATE in the args' flags */
     attn_tensor dweight, dbias; /* out, optional [n]; added likewise */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_norm_grads;
 
 /* Bytes a call needs with n_threads: none for evenly spaced rows of dense elements and (backward) given mean and rstd. */
@@ -112,11 +118,11 @@ ATTN_API attn_status attn_norm_backward(const attn_norm_args *a, const attn_norm
 /* ---- embedding --------------------------------------------------------------------------------------------- */
 
 typedef struct attn_embedding_args {
-    uint32_t    flags;
+    uint32_t    flags;      /* ATTN_ACCUMULATE */
     attn_tensor table;      /* [vocabulary, dim] */
     attn_tensor ids;        /* I32 or I64 [n]; one outside [0, vocabulary) is an error naming its position */
     attn_tensor y;          /* [n, dim] = table[ids]; added with ATTN_ACCUMULATE */
-    uint64_t    reserved[16];
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_embedding_args;
 
 ATTN_API attn_status attn_embedding(const attn_embedding_args *a, const attn_exec *exec);
@@ -145,17 +151,19 @@ ATTN_API attn_status attn_sum_of_squares(const attn_tensor *x, double *result, c
 typedef struct attn_adamw_args {
     attn_tensor param, m, v; /* F32 or F64, same shape, updated in place */
     attn_tensor gradient;    /* same shape and dtype */
-    double      lr;          /* no default */
+    double      lr;          /* no default; 0 or more */
     double      beta1;       /* default 0.9 */
     double      beta2;       /* default 0.999 */
     double      epsilon;     /* default 1e-8 */
-    double      weight_decay;
+    double      weight_decay; /* default 0: none */
     double      grad_scale;  /* default 1 */
-    int64_t     step;        /* 1 for the first */
-    uint64_t    reserved[16];
+    int64_t     step;        /* 1 for the first, one more with every call */
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
 } attn_adamw_args;
 
 ATTN_API attn_status attn_adamw(const attn_adamw_args *a, const attn_exec *exec);
+
+/* clang-format on */
 
 #ifdef __cplusplus
 }
