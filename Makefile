@@ -22,8 +22,9 @@ test:
 	@$(PYTHON) tests/run.py $(BUILD)
 
 bench: configure
-	@cmake --build $(BUILD) -j $(JOBS) --target bench
+	@cmake --build $(BUILD) -j $(JOBS) --target bench bench_softmax
 	@$(BUILD)/bench
+	@$(BUILD)/bench_softmax
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)

@@ -171,7 +171,7 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
         s.work = s.y;
         s.capacity = rows->n;
     } else if (s.y.data || !direct) {
-        s.work = (attn_strip){ .data = buffer, .row = run->plan.capacity, .step = 1, .size = run->size };
+        s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .size = run->size };
     } else {
         s.capacity = rows->n;
     }
@@ -274,8 +274,8 @@ static void dense_gradient(const gradient_run *run, const char *y, const char *d
 /* Rows of a strip: y and dy into two buffers, once for the sum and, where they did not fit whole, again for the result. */
 static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y, attn_strip dy, attn_strip dx, char *buffer) {
     const int64_t n = run->job->rows.n, capacity = run->plan.capacity;
-    attn_strip y_work = { .data = buffer, .row = capacity, .step = 1, .size = run->size }, dy_work = y_work;
-    dy_work.data += (size_t)(run->plan.rows * capacity) * run->size;
+    attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .size = run->size }, dy_work = y_work;
+    dy_work.data += (size_t)(run->plan.rows * run->plan.row) * run->size;
     attn_compensated sum[STRIP_ROWS] = { { 0, 0 } };
     for (int pass = 0; pass < 2; pass++)
         for (int64_t j = 0; j < n; j += capacity) {

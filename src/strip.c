@@ -26,12 +26,21 @@ void attn_strip_copy(const attn_softmax_kernels *k, int64_t rows, int64_t n, att
     }
 }
 
+/* Rows a power of two apart would compete for the same few lines of the cache: they are an odd number of lines apart. */
+static int64_t row_apart(int64_t capacity, int64_t line) { return ((capacity + line - 1) / line | 1) * line; }
+
 attn_strip_plan attn_strip_plan_for(int64_t n, size_t size, int32_t buffers, const attn_exec *exec) {
-    attn_strip_plan stack = { .rows = STRIP_STACK_ROWS, .capacity = ATTN_ROW_PIECE };
-    int64_t limit = STRIP_LIMIT / (STRIP_ROWS * (int64_t)size * buffers) / ATTN_ROW_PIECE * ATTN_ROW_PIECE;
-    if (n <= ATTN_ROW_PIECE) return (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = n };
-    attn_strip_plan plan = { .rows = STRIP_ROWS, .capacity = n < limit ? n : limit };
-    plan.bytes = (size_t)plan.capacity * STRIP_ROWS * size * (size_t)buffers;
+    const attn_strip_plan stack = { .rows = STRIP_STACK_ROWS * 8 / (int64_t)size,
+                                    .capacity = n < ATTN_ROW_PIECE ? n : ATTN_ROW_PIECE,
+                                    .row = ATTN_ROW_PIECE };
+    const int64_t line = 64 / (int64_t)size, limit = STRIP_LIMIT / ((int64_t)size * buffers); /* elements */
+    if (n == 0) return stack;
+    attn_strip_plan plan = { .capacity = n };
+    if (n > limit / STRIP_FEWEST) plan.capacity = limit / STRIP_FEWEST / ATTN_ROW_PIECE * ATTN_ROW_PIECE;
+    plan.rows = limit / plan.capacity / STRIP_FEWEST * STRIP_FEWEST;
+    if (plan.rows > STRIP_ROWS) plan.rows = STRIP_ROWS;
+    plan.row = row_apart(plan.capacity, line);
+    plan.bytes = (size_t)(plan.row * plan.rows) * size * (size_t)buffers;
     attn_need need = { .per_worker = plan.bytes };
     bool lent_too_small = exec && exec->workspace && exec->workspace_size < attn_need_bytes(need, exec->n_threads);
     return lent_too_small ? stack : plan;

@@ -8,9 +8,10 @@
 
 #include "kernels/kernels.h"
 
-/* How many rows make a strip, and how much of the worker's memory one may take: beyond that, rows are worked on in pieces.
- * Without lent or own memory a strip of pieces stands on the stack. */
-enum { STRIP_ROWS = 32, STRIP_STACK_ROWS = 8, STRIP_LIMIT = 4 << 20 };
+/* How many rows make a strip at most, and how much of the worker's memory one may take: long rows come in strips of fewer, down to
+ * STRIP_FEWEST, and beyond that in pieces. The more rows, the more bytes lie side by side where rows do. Without own or lent memory
+ * a strip of pieces stands on the stack. */
+enum { STRIP_ROWS = 128, STRIP_FEWEST = 16, STRIP_STACK_ROWS = 8, STRIP_LIMIT = 4 << 20 };
 
 /* Rows `row` elements apart, whose elements are `step` apart. */
 typedef struct attn_strip {
@@ -29,9 +30,9 @@ attn_strip attn_strip_of(const attn_rows *rows, const attn_rows_block *block, in
 /* to[r, j] = from[r, j] for r < rows, j < n; to and from are of one element type, and one of them is dense along its rows. */
 void attn_strip_copy(const attn_softmax_kernels *k, int64_t rows, int64_t n, attn_strip from, attn_strip to);
 
-/* The memory that strips work in: `capacity` elements of each of `rows` rows, in each of `buffers` buffers. */
+/* The memory that strips work in: `capacity` elements of each of `rows` rows, `row` apart, in each of `buffers` buffers. */
 typedef struct attn_strip_plan {
-    int64_t rows, capacity;
+    int64_t rows, capacity, row;
     size_t bytes; /* of each worker's scratch; 0: the stack's buffer is enough */
 } attn_strip_plan;
 
