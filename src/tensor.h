@@ -26,7 +26,7 @@ attn_status attn_check_output(const char *name, const attn_tensor *t, int32_t mi
 
 bool attn_same_shape(const attn_tensor *x, const attn_tensor *y);
 /* "[2, 8, 128, 64]", for messages. Returns `buffer`. */
-enum { ATTN_SHAPE_TEXT = 128 };
+enum { ATTN_SHAPE_TEXT = 144 };
 const char *attn_shape_text(const attn_tensor *t, char buffer[ATTN_SHAPE_TEXT]);
 
 /* `t` seen as a tensor of `rank` and `shape` by NumPy's rule: right-aligned, extents of 1 repeat (stride 0). */
