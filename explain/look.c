@@ -15,7 +15,8 @@ const char *const explain_method_names[EXPLAIN_N_METHODS + 1] = { "attention", "
 /* What the observer needs while it watches. */
 typedef struct watch {
     explain_look *look;
-    float *slopes; /* [layers, heads, tokens, tokens]: the gradient of each weight; NULL: not wanted */
+    float *slopes;      /* [layers, heads, tokens, tokens]: the gradient of each weight; NULL: not wanted */
+    float *pool_slopes; /* [tokens]: of the pool's weights */
 } watch;
 
 static size_t head_size(const explain_look *l) { return (size_t)l->tokens * (size_t)l->tokens; }
@@ -23,6 +24,10 @@ static size_t layer_size(const explain_look *l) { return (size_t)l->heads * head
 
 static void see(void *context, int32_t layer, attn_attention_args *args) {
     explain_look *l = ((watch *)context)->look;
+    if (layer == l->layers) {
+        args->see.weights = attn_dense(ATTN_F32, l->pool, 4, (int64_t[]){ 1, 1, 1, l->tokens });
+        return;
+    }
     int64_t shape[4] = { 1, l->heads, l->tokens, l->tokens };
     args->see.weights = attn_dense(ATTN_F32, l->weights + (size_t)layer * layer_size(l), 4, shape);
     args->see.entropy = attn_dense(ATTN_F32, l->entropy + (size_t)layer * (size_t)(l->heads * l->tokens), 3, shape);
@@ -32,11 +37,11 @@ static void see(void *context, int32_t layer, attn_attention_args *args) {
 static void gradient(void *context, int32_t layer, const attn_attention_args *args, const attn_tensor *dout) {
     watch *w = context;
     const explain_look *l = w->look;
-    float *out = w->slopes + (size_t)layer * layer_size(l);
-    int64_t group = args->q.shape[1] / args->v.shape[1];
-    for (int64_t h = 0; h < l->heads; h++)
-        for (int64_t i = 0; i < l->tokens; i++)
-            for (int64_t j = 0; j < l->tokens; j++) {
+    float *out = layer == l->layers ? w->pool_slopes : w->slopes + (size_t)layer * layer_size(l);
+    int64_t heads = args->q.shape[1], group = heads / args->v.shape[1];
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t i = 0; i < args->q.shape[2]; i++)
+            for (int64_t j = 0; j < args->k.shape[2]; j++) {
                 const float *d = (const float *)dout->data + h * dout->stride[1] + i * dout->stride[2];
                 const float *v = (const float *)args->v.data + h / group * args->v.stride[1] + j * args->v.stride[2];
                 double sum = 0;
@@ -46,7 +51,7 @@ static void gradient(void *context, int32_t layer, const attn_attention_args *ar
             }
 }
 
-/* ---- from weights to shares: R, [tokens, tokens], says how much of input token j is in token i after some layers ------------ */
+/* ---- from weights to shares ------------------------------------------------------------------------------------------------ */
 
 /* One layer's map [tokens, tokens]: the heads' mean (head < 0) or one head's, by the method. */
 static void layer_map(const watch *w, int32_t layer, int32_t head, int32_t method, double *map) {
@@ -63,44 +68,54 @@ static void layer_map(const watch *w, int32_t layer, int32_t head, int32_t metho
     for (size_t e = 0; e < head_size(l); e++) map[e] /= to - from;
 }
 
-/* R becomes (keep I + map) R, scaled by `scale`. */
-static void pass_through(const explain_look *l, const double *map, double keep, double scale, double *r, double *scratch) {
-    size_t n = (size_t)l->tokens;
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < n; j++) {
-            double sum = keep * r[i * n + j];
-            for (size_t k = 0; k < n; k++) sum += map[i * n + k] * r[k * n + j];
-            scratch[i * n + j] = scale * sum;
-        }
-    memcpy(r, scratch, n * n * sizeof *r);
+/* What the head reads: the first token, or a pool's mix of all. */
+static void read_out(const watch *w, int32_t method, double *row) {
+    const explain_look *l = w->look;
+    double mean = 0;
+    memset(row, 0, (size_t)l->tokens * sizeof *row);
+    if (!l->pool) row[0] = 1;
+    if (!l->pool) return;
+    for (int32_t t = 0; t < l->tokens && w->pool_slopes; t++) mean += (double)l->pool[t] * (double)w->pool_slopes[t];
+    for (int32_t t = 0; t < l->tokens; t++) {
+        double p = (double)l->pool[t];
+        row[t] = method == EXPLAIN_GRADIENT ? fmax(0, p * ((double)w->pool_slopes[t] - mean)) : p;
+    }
 }
 
-/* The row that the head reads becomes shares of the tokens that stand for input. Where no weight lies on any of them, all are 0. */
+/* out = row map */
+static void through(const explain_look *l, const double *row, const double *map, double *out) {
+    size_t n = (size_t)l->tokens;
+    memset(out, 0, n * sizeof *out);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n && row[i] != 0; j++) out[j] += row[i] * map[i * n + j];
+}
+
+/* A row becomes shares of the tokens that stand for input. Where no weight lies on any of them, all are 0. */
 static void share(const explain_look *l, const double *row, const bool *counts, double *out) {
     double sum = 0;
     for (int32_t t = 0; t < l->tokens; t++) sum += (out[t] = (counts ? counts[t] : t > 0) ? row[t] : 0);
     for (int32_t t = 0; t < l->tokens && sum > 0; t++) out[t] /= sum;
 }
 
+/* From what the head reads down through the layers, one row all the way: the product of all maps is never formed. */
 static void add_up(const watch *w, int32_t method, const bool *counts, double *memory) {
     explain_look *l = w->look;
     size_t n = (size_t)l->tokens;
-    double *map = memory, *r = map + n * n, *scratch = r + n * n;
+    double *map = memory, *row = map + n * n, *mixed = row + n;
+    read_out(w, method, row);
     for (int32_t h = 0; h < l->heads; h++) {
         layer_map(w, l->layers - 1, h, method, map);
-        share(l, map, counts, l->head_relevance + (size_t)h * n);
+        through(l, row, map, mixed);
+        share(l, mixed, counts, l->head_relevance + (size_t)h * n);
     }
-    layer_map(w, l->layers - 1, -1, method, map);
-    if (method != EXPLAIN_ATTENTION) {
-        memset(r, 0, n * n * sizeof *r);
-        for (size_t i = 0; i < n; i++) r[i * n + i] = 1;
-        for (int32_t i = 0; i < l->layers; i++) {
-            layer_map(w, i, -1, method, map);
-            pass_through(l, map, 1, method == EXPLAIN_ROLLOUT ? 0.5 : 1, r, scratch);
-        }
-        map = r;
+    int32_t lowest = method != EXPLAIN_ATTENTION ? 0 : l->pool ? l->layers : l->layers - 1;
+    for (int32_t i = l->layers - 1; i >= lowest; i--) {
+        layer_map(w, i, -1, method, map);
+        through(l, row, map, mixed);
+        double keep = method == EXPLAIN_ATTENTION ? 0 : 1, half = method == EXPLAIN_ROLLOUT ? 0.5 : 1;
+        for (size_t t = 0; t < n; t++) row[t] = half * (keep * row[t] + mixed[t]);
     }
-    share(l, map, counts, l->relevance);
+    share(l, row, counts, l->relevance);
 }
 
 /* ---- one pass --------------------------------------------------------------------------------------------------------------- */
@@ -111,7 +126,7 @@ static int failed_pass(attn_status status, io_error *error) {
 }
 
 /* Memory whose size is known once the example has been fetched. */
-static int allocate(watch *w, int32_t method, io_error *error) {
+static int allocate(watch *w, bool pools, int32_t method, io_error *error) {
     explain_look *l = w->look;
     size_t tokens = (size_t)l->tokens, maps = (size_t)l->layers * layer_size(l);
     l->weights = array_new(maps, sizeof *l->weights);
@@ -119,9 +134,13 @@ static int allocate(watch *w, int32_t method, io_error *error) {
     l->probabilities = array_new((size_t)l->classes, sizeof *l->probabilities);
     l->relevance = array_new(tokens, sizeof *l->relevance);
     l->head_relevance = array_new((size_t)l->heads * tokens, sizeof *l->head_relevance);
-    if (method == EXPLAIN_GRADIENT) w->slopes = array_new(maps, sizeof *w->slopes);
-    bool all = l->weights && l->entropy && l->probabilities && l->relevance && l->head_relevance &&
-               (w->slopes || method != EXPLAIN_GRADIENT);
+    bool all = l->weights && l->entropy && l->probabilities && l->relevance && l->head_relevance;
+    if (pools) all &= (l->pool = array_new(tokens, sizeof *l->pool)) != NULL;
+    if (method == EXPLAIN_GRADIENT) {
+        w->slopes = array_new(maps, sizeof *w->slopes);
+        w->pool_slopes = array_new(tokens, sizeof *w->pool_slopes);
+        all &= w->slopes && w->pool_slopes;
+    }
     return all ? IO_OK : io_no_memory(error, "the weights of every head", maps * sizeof *l->weights);
 }
 
@@ -181,14 +200,16 @@ int explain_look_at(explain_look *look, const nn_model *m, const nn_examples *ex
     pass.examples = 1;
     examples->fetch(examples, &which, &pass);
     look->tokens = (int32_t)pass.tokens;
-    failed = allocate(&w, method, error);
+    failed = allocate(&w, m->config.attention_pool, method, error);
     if (!failed) failed = run(&w, &pass, method, error);
     nn_pass_close(&pass);
-    double *memory = failed ? NULL : array_new(3 * head_size(look), sizeof *memory);
+    size_t numbers = head_size(look) + 2 * (size_t)look->tokens; /* a map and two rows */
+    double *memory = failed ? NULL : array_new(numbers, sizeof *memory);
     if (memory) add_up(&w, method, counts, memory);
-    if (!failed && !memory) failed = io_no_memory(error, "the shares", 3 * head_size(look) * sizeof *memory);
+    if (!failed && !memory) failed = io_no_memory(error, "the shares", numbers * sizeof *memory);
     free(memory);
     free(w.slopes);
+    free(w.pool_slopes);
     if (failed) explain_look_free(look);
     return failed;
 }
@@ -197,6 +218,7 @@ void explain_look_free(explain_look *l) {
     free(l->probabilities);
     free(l->weights);
     free(l->entropy);
+    free(l->pool);
     free(l->relevance);
     free(l->head_relevance);
     *l = (explain_look){ 0 };

@@ -14,11 +14,14 @@
 #include "model.h"
 
 /* What a token's share is. Each ends as shares that sum to 1 over the tokens that stand for input (not the [CLS] and the like).
- *   attention  the weights of the last layer in the row that the head reads, averaged over heads
+ *   attention  the weights of the last layer in the row that the head reads, averaged over heads; of a model that pools by
+ *              attention, the pool's weights
  *   rollout    the same through all layers: each layer's averaged weights and the residual half and half, multiplied up
  *              (Abnar and Zuidema 2020)
  *   gradient   weights times the gradient of (the answer's logit - the runner-up's), its positive part, averaged over heads and
- *              added up through the layers with the residual (Chefer, Gur and Wolf 2021): why this answer and not the next one */
+ *              added up through the layers with the residual (Chefer, Gur and Wolf 2021): why this answer and not the next one
+ * A pool by attention is the last step of rollout and gradient, without a residual. Its weights sum to 1, so a constant in all their
+ * gradients changes nothing: each counts against their weighted mean. */
 enum { EXPLAIN_ATTENTION = 0, EXPLAIN_ROLLOUT, EXPLAIN_GRADIENT, EXPLAIN_N_METHODS };
 extern const char *const explain_method_names[EXPLAIN_N_METHODS + 1]; /* ended by NULL */
 
@@ -28,8 +31,11 @@ typedef struct explain_look {
     float *probabilities;     /* [classes] */
     float *weights;           /* [layers, heads, tokens (query), tokens (key)] */
     float *entropy;           /* [layers, heads, tokens]: of each row, in nats */
+    float *pool;              /* [tokens]: the weights by which tokens are mixed for the head; NULL: it reads the first token */
     double *relevance;        /* [tokens], by the method; 0 for tokens that stand for no input */
-    double *head_relevance;   /* [heads, tokens]: the same from the last layer's heads one by one */
+    double
+        *head_relevance; /* [heads, tokens]: the rows that the head reads in the last layer, head by head: one row, or by a pool's
+                               * weights a mix of all; of the gradient method with their gradients */
 } explain_look;
 
 /* The model must have been loaded with .examples = 1 and .every_query, in f32. `counts` (may be NULL: all but the first) says

@@ -298,14 +298,14 @@ static void add_slots(attention_layer *l, nn_graph *g, bool single) {
     if (l->dropout > 0) l->dropped = nn_graph_slot(g, &l->base, l->width, single, NN_IN_BACKWARD);
 }
 
-static int32_t attention_layers(const nn_graph *g) {
+int32_t nn_attention_layers(const nn_graph *g) {
     int32_t n = 0;
     for (size_t i = 0; i < g->n_layers; i++) n += g->layers[i]->kind == &attention_kind;
     return n;
 }
 
 int32_t nn_attention(nn_graph *g, const char *name, int32_t residual, int32_t x, int32_t memory, const nn_attention_options *o) {
-    int32_t place = attention_layers(g);
+    int32_t place = nn_attention_layers(g);
     bool self = x == memory, single = nn_graph_single(g, x);
     attention_layer *l = nn_graph_layer(g, &attention_kind, sizeof *l, (int32_t[]){ residual, x, memory }, self ? 2 : 3);
     l->base.residual = true;

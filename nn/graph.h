@@ -107,7 +107,8 @@ attn_status nn_graph_pack(const nn_graph *g, void *packed, size_t item);
 /* ---- running ------------------------------------------------------------------------------------------------- */
 
 /* Looks at attention while it happens. `see` may fill in args->see before the call (asking changes no bit of the result); `seen` comes after
- * it; `gradient` comes in the backward, with the gradient of the attention's output. layer counts the attention layers from 0. */
+ * it; `gradient` comes in the backward, with the gradient of the attention's output. layer counts the attention layers from 0;
+ * pooling by attention is looked at too, with one query and one head, and takes the next number. */
 typedef struct nn_observer {
     void *context;
     void (*see)(void *context, int32_t layer, attn_attention_args *args);

@@ -50,6 +50,8 @@ typedef struct nn_attention_options {
     double out_scale;
 } nn_attention_options;
 int32_t nn_attention(nn_graph *g, const char *name, int32_t residual, int32_t x, int32_t memory, const nn_attention_options *o);
+/* How many of them a graph has: the place of the next one, by which observers tell them apart. */
+int32_t nn_attention_layers(const nn_graph *g);
 /* The parts of projection.weight in their order, by index: "query", "gate", "key", "value"; NULL beyond the last. */
 const char *nn_attention_part(int32_t kind, int32_t index);
 

@@ -34,6 +34,7 @@ int32_t nn_first(nn_graph *g, int32_t x) {
 typedef struct pool_layer {
     nn_layer base;
     int64_t hidden;
+    int32_t place;                              /* among the attention layers, for observers */
     int32_t project, query, score;              /* the product W x, and parameters */
     int32_t keys, lse;                          /* slots */
     int32_t d_keys, d_values, d_query, d_score; /* slots of the backward */
@@ -66,7 +67,11 @@ static attn_status pool_forward(const nn_layer *base, nn_pass *pass) {
     attn_status status = nn_product_forward(pass, l->project, nn_data(pass, base->inputs[0]), keys, none, none, ATTN_IDENTITY);
     if (status) return status;
     attn_attention_args args = pool_args(l, pass);
-    return attn_attention(&args, NULL);
+    const nn_observer *observer = pass->observer;
+    if (observer && observer->see) observer->see(observer->context, l->place, &args);
+    status = attn_attention(&args, NULL);
+    if (!status && observer && observer->seen) observer->seen(observer->context, l->place, &args);
+    return status;
 }
 
 /* y = sum_j p_j x_j, p = softmax(w.tanh(u + W x_j)) */
@@ -85,6 +90,8 @@ static attn_status pool_backward(const nn_layer *base, nn_pass *pass) {
         .dv = nn_heads(pass, d_values, 0, 1, x.shape[1]),
         .dscore_weight = first,
     };
+    const nn_observer *observer = pass->observer;
+    if (observer && observer->gradient) observer->gradient(observer->context, l->place, &args, &grads.dout);
     attn_status status = attn_attention_backward(&args, &grads, NULL);
     if (!status) status = attn_sum_rows(&d_query, &du, ATTN_ACCUMULATE, NULL);
     if (!status) status = attn_add(&first, 1, &dw, NULL);
@@ -103,6 +110,7 @@ int32_t nn_attention_pool(nn_graph *g, const char *name, int32_t x, int64_t hidd
     };
     nn_parameter score = { .rank = 1, .shape = { hidden }, .start = NN_UNIFORM, .spread = 1 / sqrt((double)hidden) };
     l->hidden = hidden;
+    l->place = nn_attention_layers(g);
     l->project = nn_graph_product(g, nn_graph_parameter(g, name, "weight", &w), -1, 0, hidden);
     l->query = nn_graph_parameter(g, name, "query", &(nn_parameter){ .rank = 1, .shape = { hidden } });
     l->score = nn_graph_parameter(g, name, "score", &score);
