@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs every test of a build and counts: the last line is "N passed, N failed".
 
-    tests/run.py BUILD [-k WORD] [--quick]    WORD: only test programs and modules whose name holds it
-                                              --quick: one instruction set, no oracles (for sanitizers)
+    tests/run.py BUILD [-k WORD,...] [--quick]    WORD: only test programs and modules whose name holds one of them
+                                                  --quick: one instruction set, no oracles (for sanitizers)
 
 Test programs (cmocka) lie in BUILD/tests. Those of the core run once for each instruction set this machine has. Tests of the
 program and of the build are unittest modules in tests/cli and tests/build; those in tests/oracle compare with other libraries
@@ -27,6 +27,10 @@ LEVELLED = re.compile(r"test_(attention|softmax|cross_entropy|gate|matmul|norm|a
 class Count:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+
+
+def wanted(name, words):
+    return any(word in name for word in words)
 
 
 def levels(build):
@@ -86,12 +90,12 @@ class Result(unittest.TextTestResult):
         self.passes += 1
 
 
-def run_modules(folder, build, word, count):
+def run_modules(folder, build, words, count):
     os.environ["ATTN"] = str((build / "attn").resolve())
     os.environ["ATTN_BUILD"] = str(build.resolve())
     sys.path.insert(0, str(folder))
     for module in sorted(folder.glob("test_*.py")):
-        if word and word not in module.stem:
+        if not wanted(module.stem, words):
             continue
         start = time.monotonic()
         suite = unittest.defaultTestLoader.loadTestsFromName(module.stem)
@@ -107,22 +111,23 @@ def run_modules(folder, build, word, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build", type=pathlib.Path)
-    parser.add_argument("-k", metavar="WORD", default="")
+    parser.add_argument("-k", metavar="WORD,...", default="")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     build = options.build.resolve()
+    words = options.k.split(",")
     count = Count()
     programs = sorted(p for p in (build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
     below = [] if options.quick else levels(build)
     for program in programs:
-        if options.k not in program.name:
+        if not wanted(program.name, words):
             continue
         run_program(program, count)
         if LEVELLED.match(program.name):
             for level in below:
                 run_program(program, count, level)
     for folder in ("cli",) if options.quick else ("build", "cli", "oracle"):
-        run_modules(HERE / folder, build, options.k, count)
+        run_modules(HERE / folder, build, words, count)
     skipped = f", {count.skipped} skipped" if count.skipped else ""
     print(f"{count.passed} passed, {count.failed} failed{skipped}")
     return 0 if count.failed == 0 and count.passed > 0 else 1
