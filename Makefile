@@ -22,8 +22,9 @@ test:
 	@$(PYTHON) tests/run.py $(BUILD)
 
 bench: configure
-	@cmake --build $(BUILD) -j $(JOBS) --target bench bench_softmax
+	@cmake --build $(BUILD) -j $(JOBS) --target bench bench_products bench_softmax
 	@$(BUILD)/bench
+	@$(BUILD)/bench_products
 	@$(BUILD)/bench_softmax
 
 install: all

@@ -202,7 +202,7 @@ typedef struct attn_attention_kernels {
 /* ---- matrix products ------------------------------------------------------------------------------------ */
 
 /* c [m, n] = activation(a [m, k] b [k, n] + bias) + residual, added to c when `accumulate`; b comes packed. Every element is one
- * chain of fused multiply-adds over k in order, started from 0, whatever the block, tile or packing it is computed in. */
+ * chain of fused multiply-adds over k in order, started from the bias, whatever the block, tile or packing it is computed in. */
 typedef struct attn_matmul_block {
     int64_t m, n, k;
     const void *a;
