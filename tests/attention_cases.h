@@ -171,6 +171,58 @@ static inline attn_attention_args in_f64(attn_attention_args a) {
     return a;
 }
 
+/* Options by coin: every combination of what composes turns up. */
+static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) {
+    int64_t group_k = between(seed, 1, 2), group_v = between(seed, 1, 2), b = between(seed, 1, 3);
+    problem_shape z = {
+        b, 2 * between(seed, 1, 2), 0, 0, between(seed, 1, 40), between(seed, 1, 90), between(seed, 1, 40), between(seed, 1, 40)
+    };
+    z.k_heads = z.h / group_k;
+    z.v_heads = z.h / group_v;
+    attn_attention_args a = problem(z, dtype, random_word(seed));
+    if (between(seed, 0, 3) == 0) {
+        a.score = ATTN_ADDITIVE;
+        a.score_weight = tensor1(dtype, z.dim);
+        fill_normal(a.score_weight, seed);
+    }
+    if (between(seed, 0, 2) == 0) a.causal = (int32_t)between(seed, 1, 2);
+    if (between(seed, 0, 2) == 0) {
+        a.flags |= ATTN_WINDOW;
+        a.window[0] = between(seed, -1, 30);
+        a.window[1] = between(seed, -1, 30);
+    }
+    if (a.causal != ATTN_CAUSAL_TOP_LEFT && between(seed, 0, 2) == 0) {
+        a.offset = tensor1(ATTN_I64, b);
+        for (int64_t n = 0; n < b; n++) put(a.offset, n, (double)between(seed, -10, 50));
+    }
+    if (between(seed, 0, 2) == 0) {
+        a.mask = tensor4(ATTN_BOOL, between(seed, 0, 1) ? b : 1, between(seed, 0, 1) ? z.h : 1, z.q_len, z.kv_len);
+        fill_coin(a.mask, seed, 0.7);
+    }
+    if (between(seed, 0, 2) == 0) {
+        a.bias = tensor4(dtype, 1, z.h, between(seed, 0, 1) ? z.q_len : 1, z.kv_len);
+        fill_normal(a.bias, seed);
+        put(a.bias, between(seed, 0, attn_count(&a.bias) - 1), -INFINITY);
+    }
+    if (between(seed, 0, 2) == 0) {
+        a.alibi = tensor1(dtype, z.h);
+        for (int64_t h = 0; h < z.h; h++) put(a.alibi, h, ldexp(1, (int)(-h - 1)));
+    }
+    if (between(seed, 0, 2) == 0) {
+        a.q_lengths = tensor1(ATTN_I32, b);
+        a.kv_lengths = tensor1(ATTN_I64, b);
+        for (int64_t n = 0; n < b; n++) {
+            put(a.q_lengths, n, (double)between(seed, 0, z.q_len));
+            put(a.kv_lengths, n, (double)between(seed, 0, z.kv_len));
+        }
+    }
+    if (between(seed, 0, 2) == 0) a.softcap = 0.5 + 5 * uniform(seed);
+    if (between(seed, 0, 2) == 0) a.scale = normal(seed);
+    if (between(seed, 0, 3) == 0) a.weighting = ATTN_WEIGHT_SIGMOID;
+    a.see = see_all(&a, between(seed, 1, 5));
+    return a;
+}
+
 static inline void attend(const attn_attention_args *a) {
     attn_status s = attn_attention(a, NULL);
     if (s != ATTN_OK) fail_msg("attn_attention: %s", attn_last_error());

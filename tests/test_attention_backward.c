@@ -502,6 +502,35 @@ static void gradients_at_every_head_size_are_within_the_published_bound(void **s
         assert_gradients_are_exact(problem((problem_shape){ 1, 2, 1, 2, 19, 23, sizes[i], sizes[n - 1 - i] }, ATTN_F32, 20));
 }
 
+static void assert_near(const char *what, attn_tensor x, attn_tensor exact, int32_t dtype) {
+    if (x.rank) assert_rms_within(what, x, exact, gradient_rms_bound(dtype));
+}
+
+static void random_gradients_agree_with_the_reference(void **state) {
+    (void)state;
+    uint64_t seed = 31;
+    for (int i = 0; i < 90; i++) {
+        attn_attention_args a = random_problem(&seed, i % 3 == 2 ? ATTN_F64 : ATTN_F32);
+        a.scale = 0;
+        a.see = (attn_see){ .lse = a.see.lse };
+        attn_attention_args e = in_f64(a);
+        attn_attention_grads g = all_gradients(&a, &seed), exact = all_gradients(&e, &seed);
+        exact.dout = dense_copy(g.dout, ATTN_F64);
+        attend(&a);
+        if (between(&seed, 0, 1)) a.out = (attn_tensor){ 0 };
+        if (between(&seed, 0, 1)) a.see = (attn_see){ 0 };
+        attend_backward(&a, &g);
+        attend_backward_by_reference(&e, &exact);
+        assert_near("dq", g.dq, exact.dq, a.q.dtype);
+        assert_near("dk", g.dk, exact.dk, a.q.dtype);
+        assert_near("dv", g.dv, exact.dv, a.q.dtype);
+        assert_near("dbias", g.dbias, exact.dbias, a.q.dtype);
+        assert_near("dalibi", g.dalibi, exact.dalibi, a.q.dtype);
+        assert_near("dscore_weight", g.dscore_weight, exact.dscore_weight, a.q.dtype);
+        free_blocks(NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(gradients_of_every_weighting_are_slopes, free_blocks),
@@ -523,6 +552,7 @@ int main(void) {
         cmocka_unit_test_teardown(gradients_of_16_bit_inputs_come_in_their_dtype_or_f32, free_blocks),
         cmocka_unit_test_teardown(gradients_on_normal_inputs_are_within_the_published_bound, free_blocks),
         cmocka_unit_test_teardown(gradients_at_every_head_size_are_within_the_published_bound, free_blocks),
+        cmocka_unit_test_teardown(random_gradients_agree_with_the_reference, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
