@@ -58,7 +58,8 @@ ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, con
 
 /* ---- matrix products ------------------------------------------------------------------------------------ */
 
-/* c = activation(a b + bias) + residual, or c += all that with ATTN_ACCUMULATE. The gradients of a product are two products:
+/* c = activation(a b + bias) + residual, or c += all that with ATTN_ACCUMULATE. In the kernels each element is one chain of fused
+ * multiply-adds over k in order, started from the bias: its bits do not depend on the other rows and columns. The gradients of a product are two products:
  * da = dc b^T and db = a^T dc; a bias's is attn_sum_rows. A linear layer whose weight is stored [out, in] passes
  * attn_transposed(weight) as b. */
 typedef struct attn_matmul_args {
@@ -75,7 +76,8 @@ typedef struct attn_matmul_args {
 } attn_matmul_args;
 
 ATTN_API attn_status attn_matmul(const attn_matmul_args *a, const attn_exec *exec);
-ATTN_API size_t      attn_matmul_workspace(const attn_matmul_args *a, int32_t n_threads);
+/* Bytes a call needs with n_threads; reads shapes, strides, dtypes and whether b is packed, never data. */
+ATTN_API size_t attn_matmul_workspace(const attn_matmul_args *a, int32_t n_threads);
 /* Bytes that b [k, n] takes packed; 0 when this dtype is not packed (then `packed` must be NULL). */
 ATTN_API size_t attn_matmul_packed_size(const attn_tensor *b);
 /* Packs b for the instruction set in use. The buffer is valid in this process only, 64-byte aligned or not. */
