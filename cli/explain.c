@@ -28,11 +28,17 @@ static bool ends_in(const char *path, const char *end) {
 
 /* ---- JSON ----------------------------------------------------------------------------------------------------------------------- */
 
-static void add_numbers(text *out, const char *name, const double *x, int32_t n) {
-    text_add(out, ", \"%s\": [", name);
-    for (int32_t i = 0; i < n; i++) {
-        text_add(out, i ? ", " : "");
-        text_add_json_number(out, x[i]);
+/* Does the token stand for some of the input? Of pictures, all but the first do. */
+static bool is_input(const explain_case *c, int32_t t) {
+    return c->start ? c->end[t] > c->start[t] && c->end[t] <= c->length : t > 0;
+}
+
+static void add_shares(text *out, const explain_case *c, const double *shares) {
+    text_add(out, ", \"relevance\": [");
+    for (int32_t t = 0, shown = 0; t < c->look.tokens; t++) {
+        if (!is_input(c, t)) continue;
+        text_add(out, shown++ ? ", " : "");
+        text_add_json_number(out, shares[t]);
     }
     text_add(out, "]");
 }
@@ -40,7 +46,7 @@ static void add_numbers(text *out, const char *name, const double *x, int32_t n)
 static void add_tokens(text *out, const explain_case *c) {
     text_add(out, ", \"tokens\": [");
     for (int32_t t = 0, shown = 0; t < c->look.tokens; t++) {
-        if (c->end[t] <= c->start[t] || c->end[t] > c->length) continue;
+        if (!is_input(c, t)) continue;
         char *token = strndup(c->text + c->start[t], c->end[t] - c->start[t]);
         text_add(out, "%s{\"text\": ", shown++ ? ", " : "");
         text_add_json(out, token ? token : "");
@@ -62,6 +68,8 @@ static void add_json(text *out, const explain_case *c, const nn_config *config, 
     text_add_json_number(out, (double)l->probabilities[l->label]);
     text_add(out, ", \"runner_up\": ");
     text_add_json(out, config->labels[l->runner_up]);
+    text_add(out, ", \"runner_up_probability\": ");
+    text_add_json_number(out, (double)l->probabilities[l->runner_up]);
     if (c->truth >= 0) {
         text_add(out, ", \"truth\": ");
         text_add_json(out, config->labels[c->truth]);
@@ -72,13 +80,14 @@ static void add_json(text *out, const explain_case *c, const nn_config *config, 
     } else {
         text_add(out, ", \"rows\": %lld, \"columns\": %lld", (long long)(config->image_height / config->patch),
                  (long long)(config->image_width / config->patch));
-        add_numbers(out, "relevance", l->relevance + 1, l->tokens - 1);
+        add_shares(out, c, l->relevance);
     }
     text_add(out, ", \"heads\": [");
     for (int32_t i = 0; i < l->layers; i++)
         for (int32_t h = 0; h < l->heads; h++) {
             text_add(out, "%s{\"layer\": %d, \"head\": %d, \"spread\": ", i + h ? ", " : "", (int)i + 1, (int)h + 1);
             text_add_json_number(out, explain_spread(l, i, h));
+            if (i + 1 == l->layers) add_shares(out, c, l->head_relevance + (int64_t)h * l->tokens);
             text_add(out, "}");
         }
     text_add(out, "]}\n");
@@ -109,7 +118,6 @@ static int print(const explain_settings *s, const explain_cases *c, const nn_con
         if (config->modality == NN_IMAGE) text_add(&out, "%s: ", c->cases[i].name);
         terminal_case(&c->cases[i], config, method, look, &out);
     }
-    if (!s->json && config->modality == NN_IMAGE) note("-o map.png shows where it looked, -o report.html all examples");
     return text_print(&out);
 }
 

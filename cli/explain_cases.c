@@ -142,7 +142,8 @@ static int explain_inputs(explain_cases *c, const explain_choice *choice, const 
     if (!failed) failed = make_room(c, n, error);
     for (size_t i = 0; i < n && !failed; i++) {
         explain_case *one = &c->cases[i];
-        one->name = c->in.names[i];
+        snprintf(c->names[i], sizeof c->names[i], "text %zu", i + 1);
+        one->name = m->config.modality == NN_TEXT ? c->names[i] : c->in.names[i];
         one->truth = -1;
         if (m->config.modality == NN_TEXT) {
             one->text = c->in.texts[i];

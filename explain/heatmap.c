@@ -37,6 +37,12 @@ static double weight_at(heat_grid g, double y, double x) {
            down * ((1 - across) * lower[left] + across * lower[right]);
 }
 
+/* Light on light, the picture at half its strength: more heat is always brighter, on black as on white. */
+static uint8_t screen(uint8_t picture, uint8_t heat) {
+    int dark = (255 - picture / 2) * (255 - heat);
+    return (uint8_t)(255 - (dark + 127) / 255);
+}
+
 int heat_overlay(const image *picture, heat_grid grid, int32_t width, int32_t height, image *out, io_error *error) {
     image gray = { 0 };
     int code = image_with_channels(picture, 1, &gray, error);
@@ -50,9 +56,9 @@ int heat_overlay(const image *picture, heat_grid grid, int32_t width, int32_t he
             double share = largest > 0 ? weight_at(grid, (y + 0.5) / height, (x + 0.5) / width) / largest : 0;
             colour c = colour_of(share);
             uint8_t *p = out->pixels + 3 * ((int64_t)y * width + x);
-            p[0] = (uint8_t)((p[0] + c.red + 1) / 2);
-            p[1] = (uint8_t)((p[1] + c.green + 1) / 2);
-            p[2] = (uint8_t)((p[2] + c.blue + 1) / 2);
+            p[0] = screen(p[0], c.red);
+            p[1] = screen(p[1], c.green);
+            p[2] = screen(p[2], c.blue);
         }
     return IO_OK;
 }

@@ -13,8 +13,8 @@ typedef struct heat_grid {
     int32_t rows, cols;
 } heat_grid;
 
-/* The grid over the picture, both scaled to width x height: bilinear between patch centres, coloured by colour_of, mixed half and
- * half with the picture in gray. *out is a new RGB image. */
+/* The grid over the picture, both scaled to width x height: bilinear between patch centres, coloured by colour_of, shining
+ * through the picture in gray at half its strength. *out is a new RGB image. */
 int heat_overlay(const image *picture, heat_grid grid, int32_t width, int32_t height, image *out, io_error *error);
 
 /* The picture itself at that size, RGB, pixels kept square and sharp when it grows by whole numbers. */

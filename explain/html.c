@@ -16,6 +16,7 @@ static const char style[] =
     "figure{display:inline-block;margin:.3rem .5rem .6rem 0;text-align:center;vertical-align:top}\n"
     "figure img{display:block;image-rendering:pixelated}figcaption{font-size:.8rem;color:#555}\n"
     ".words{line-height:2.1;font-size:1.05rem}.words span{padding:.15em 0;border-radius:2px}\n"
+    ".legend{display:inline-block;width:9rem;height:.8rem;vertical-align:-.1rem;border:1px solid #ddd}\n"
     ".right{color:#17692d}.wrong{color:#a3231b}.small{font-size:.85rem;color:#555}.wide{overflow-x:auto}\n"
     "summary{cursor:pointer}@media print{details{display:block}h2{break-after:avoid}figure{break-inside:avoid}}\n";
 

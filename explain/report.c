@@ -9,7 +9,7 @@
 #include "layers.h"
 #include "report_cases.h"
 
-enum { MOST_CONFUSION = 24, BINS = 10, MOST_LISTED = 60 };
+enum { MOST_CONFUSION = 24, BINS = 10, MOST_LISTED = 60, MOST_MISTAKES = 12 };
 
 static double share_of(int64_t part, int64_t whole) { return whole > 0 ? (double)part / (double)whole : 0; }
 
@@ -34,9 +34,9 @@ static void add_card(const explain_report *r, text *out) {
     text_add(out, "<h1>What the model looked at</h1>\n<table class=\"card\">\n");
     card_row(out, "model", r->folder);
     card_row(out, "data", r->data);
-    text_add(&line, "%s, %d classes, %d layers of %d heads (%s attention), %lld parameters", nn_config_task(c), (int)c->n_labels,
-             (int)c->layers, (int)c->heads, nn_attention_names[c->attention],
-             (long long)nn_parameters_count(&r->model->parameters));
+    text_add(&line, "%s, %d classes; layers: %d, heads in each: %d, attention: %s%s; %lld parameters", nn_config_task(c),
+             (int)c->n_labels, (int)c->layers, (int)c->heads, nn_attention_names[c->attention],
+             c->attention_pool ? ", pooled by attention" : "", (long long)nn_parameters_count(&r->model->parameters));
     if (line.data) card_row(out, "what it is", line.data);
     line.length = 0;
     if (r->figures) {
@@ -46,7 +46,8 @@ static void add_card(const explain_report *r, text *out) {
         if (line.data) card_row(out, "accuracy", line.data);
         line.length = 0;
     }
-    text_add(&line, "attn explain %s %s --method %s", r->folder, r->data, explain_method_names[r->method]);
+    text_add(&line, "attn explain %s %s --method %s --examples %zu -o report.html", r->folder, r->data,
+             explain_method_names[r->method], r->n_cases);
     text_add(out, "<tr><th>made by</th><td><code>");
     if (line.data) html_add_string(out, line.data);
     text_add(out, "</code></td></tr>\n</table>\n");
@@ -74,9 +75,37 @@ static void add_classes(const explain_report *r, text *out) {
     if (f->classes > MOST_LISTED) text_add(out, "<p class=\"small\">The first %d of %zu classes.</p>\n", MOST_LISTED, f->classes);
 }
 
+/* The largest cells off the diagonal, where the whole table would not fit on the page. */
+static void add_mistakes(const explain_report *r, text *out) {
+    const nn_figures *f = r->figures;
+    size_t cells = f->classes * f->classes, last = cells;
+    text_add(out, "<h2>What is taken for what</h2>\n<table><tr><th>is</th><th>taken for</th><th>times</th><th>of</th></tr>\n");
+    for (int k = 0; k < MOST_MISTAKES; k++) {
+        size_t best = cells;
+        for (size_t i = 0; i < cells; i++) {
+            bool later =
+                last == cells || f->confusion[i] < f->confusion[last] || (f->confusion[i] == f->confusion[last] && i > last);
+            if (i / f->classes == i % f->classes || !later || f->confusion[i] == 0) continue;
+            if (best == cells || f->confusion[i] > f->confusion[best]) best = i;
+        }
+        if (best == cells) break;
+        last = best;
+        text_add(out, "<tr><td class=\"name\">");
+        html_add_string(out, r->model->config.labels[best / f->classes]);
+        text_add(out, "</td><td class=\"name\">");
+        html_add_string(out, r->model->config.labels[best % f->classes]);
+        text_add(out, "</td><td>%lld</td><td>%lld</td></tr>\n", (long long)f->confusion[best],
+                 (long long)f->per_class[best / f->classes].support);
+    }
+    text_add(out, "</table>\n");
+}
+
 static void add_confusion(const explain_report *r, text *out) {
     const nn_figures *f = r->figures;
-    if (f->classes > MOST_CONFUSION) return;
+    if (f->classes > MOST_CONFUSION) {
+        add_mistakes(r, out);
+        return;
+    }
     text_add(out,
              "<h2>What is taken for what</h2>\n<p>A row is a true class, a column the answer; the colour is the share of the row."
              "</p>\n<div class=\"wide\"><table><tr><th></th>");
@@ -138,7 +167,8 @@ static void add_reliability(const explain_report *r, text *out) {
 
 static void add_meaning(const explain_report *r, text *out) {
     static const char *const meanings[] = {
-        "The shares are the weights of the last layer in the row that the head reads, averaged over heads.",
+        "The shares are weights, averaged over heads: those by which the last layer mixed the row that the classifier reads, or "
+        "those of the pool where the model pools by attention.",
         "The shares follow the weights through all layers (attention rollout): each layer passes on half of what it has, and "
         "half of "
         "what it looks at.",

@@ -73,22 +73,28 @@ static int add_pictures(const explain_case *c, const nn_config *config, text *ou
 
 /* ---- words -------------------------------------------------------------------------------------------------------------------- */
 
-/* The text with each token on its shade; bytes that no token stands for are left white. */
+/* The text with each token on its shade, the space before it left white, as are bytes that no token stands for. */
 static void add_words(const explain_case *c, const double *shares, text *out) {
     double largest = 0;
     size_t at = 0;
     for (int32_t t = 0; t < c->look.tokens; t++) largest = fmax(largest, shares[t]);
     text_add(out, "<p class=\"words\">");
     for (int32_t t = 0; t < c->look.tokens; t++) {
-        if (c->end[t] <= c->start[t] || c->start[t] < at || c->end[t] > c->length)
-            continue; /* the template's, or one character's rest */
-        html_add(out, c->text + at, c->start[t] - at);
-        text_add(out, "<span title=\"%.3f\" style=\"", shares[t]);
-        html_style(out, colour_of_shade(largest > 0 ? shares[t] / largest : 0));
+        size_t from = c->start[t], to = c->end[t];
+        if (to <= from || from < at || to > c->length) continue; /* the template's */
+        double share = shares[t];
+        while (t + 1 < c->look.tokens && c->end[t + 1] > c->start[t + 1] && c->start[t + 1] < to) {
+            share += shares[++t]; /* of the same character */
+            if (c->end[t] > to && c->end[t] <= c->length) to = c->end[t];
+        }
+        while (from < to && c->text[from] == ' ') from++;
+        html_add(out, c->text + at, from - at);
+        text_add(out, "<span title=\"%.3f\" style=\"", share);
+        html_style(out, colour_of_shade(largest > 0 ? share / largest : 0));
         text_add(out, "\">");
-        html_add(out, c->text + c->start[t], c->end[t] - c->start[t]);
+        html_add(out, c->text + from, to - from);
         text_add(out, "</span>");
-        at = c->end[t];
+        at = to;
     }
     html_add(out, c->text + at, c->length - at);
     text_add(out, "</p>\n");
@@ -112,7 +118,7 @@ static void add_answer(const explain_case *c, const nn_config *config, text *out
     html_add_string(out, c->name);
     text_add(out, ": ");
     html_add_string(out, config->labels[l->label]);
-    text_add(out, " %.1f %%", 100 * (double)l->probabilities[l->label]);
+    text_add(out, ", %.1f %%", 100 * (double)l->probabilities[l->label]);
     if (c->truth == l->label) text_add(out, " <span class=\"right\">right</span>");
     if (c->truth >= 0 && c->truth != l->label) {
         text_add(out, " <span class=\"wrong\">wrong: it is ");
@@ -123,7 +129,7 @@ static void add_answer(const explain_case *c, const nn_config *config, text *out
     if (l->runner_up == l->label) return;
     text_add(out, "<p class=\"small\">next: ");
     html_add_string(out, config->labels[l->runner_up]);
-    text_add(out, " %.1f %%</p>\n", 100 * (double)l->probabilities[l->runner_up]);
+    text_add(out, ", %.1f %%</p>\n", 100 * (double)l->probabilities[l->runner_up]);
 }
 
 /* Mean over the examples: which layers and heads look at few tokens, which at all. */
@@ -146,11 +152,22 @@ static void add_spreads(const explain_report *r, text *out) {
     text_add(out, "</table>\n");
 }
 
+/* The colours from no share to the largest of an example. */
+static void add_legend(const nn_config *config, text *out) {
+    text_add(out, "<p class=\"small\">share: 0 <span class=\"legend\" style=\"background:linear-gradient(to right");
+    for (int i = 0; i <= 12; i++) {
+        colour c = config->modality == NN_IMAGE ? colour_of(i / 12.0) : colour_of_shade(i / 12.0);
+        text_add(out, ",#%02x%02x%02x", c.red, c.green, c.blue);
+    }
+    text_add(out, ")\"></span> the largest of the example</p>\n");
+}
+
 int explain_report_cases(const explain_report *r, text *out, io_error *error) {
     const nn_config *config = &r->model->config;
     int failed = IO_OK;
     if (r->n_cases == 0) return IO_OK;
     text_add(out, "<h2>Examples</h2>\n");
+    add_legend(config, out);
     for (size_t i = 0; i < r->n_cases && !failed; i++) {
         add_answer(&r->cases[i], config, out);
         if (config->modality == NN_IMAGE)

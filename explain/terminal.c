@@ -9,7 +9,7 @@
 #include "array.h"
 #include "colour.h"
 
-enum { MOST_BARS = 8, BAR = 24, MOST_LAYERS = 12 };
+enum { MOST_BARS = 8, BAR = 24, MOST_LAYERS = 12, MOST_COLUMNS = 16 };
 
 /* Bytes that could steer a terminal become '?'. */
 static void add_safe(text *out, const char *bytes, size_t n) {
@@ -96,6 +96,25 @@ static void add_bars(const explain_case *c, const explain_word *words, size_t n,
     free(taken);
 }
 
+/* A picture's patches as cells with their percentages, where they fit on a line. */
+static void add_grid(const explain_case *c, const nn_config *config, terminal_look look, text *out) {
+    int64_t rows = config->image_height / config->patch, columns = config->image_width / config->patch;
+    const double *shares = c->look.relevance + 1;
+    double largest = 0;
+    if (columns > MOST_COLUMNS || rows > MOST_COLUMNS) return;
+    for (int64_t i = 0; i < rows * columns; i++) largest = fmax(largest, shares[i]);
+    text_add(out, "  share of each patch in %%\n");
+    for (int64_t i = 0; i < rows * columns; i++) {
+        colour s = colour_of(largest > 0 ? shares[i] / largest : 0);
+        int ink = colour_is_dark(s) ? 238 : 17;
+        if (i % columns == 0) text_add(out, "  ");
+        if (look.colour) text_add(out, "\033[38;2;%d;%d;%d;48;2;%d;%d;%dm", ink, ink, ink, s.red, s.green, s.blue);
+        text_add(out, "%5.1f ", 100 * shares[i]);
+        if (look.colour) text_add(out, "\033[0m");
+        if (i % columns == columns - 1) text_add(out, "\n");
+    }
+}
+
 /* Layer by layer: each head's spread, and in the last layer of a text the word it looks at most. */
 static void add_heads(const explain_case *c, const nn_config *config, explain_word *words, size_t room, text *out) {
     const explain_look *l = &c->look;
@@ -145,6 +164,8 @@ void terminal_case(const explain_case *c, const nn_config *config, int32_t metho
         n = explain_words(c, c->look.relevance, words, room);
         if (look.colour) add_shaded(c, words, n, out);
         add_bars(c, words, n, look, out);
+    } else {
+        add_grid(c, config, look, out);
     }
     add_heads(c, config, words, room, out);
     free(words);
