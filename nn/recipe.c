@@ -116,7 +116,7 @@ static int longest_text(const nn_source *data, const tokenizer *words, size_t li
 
 static int text_config(const nn_recipe *r, const nn_source *data, const tokenizer *words, nn_config *c, io_error *error) {
     c->width = r->width ? r->width : 128;
-    c->layers = r->layers ? r->layers : 2;
+    c->layers = r->layers ? r->layers : 1;
     c->hidden = 2 * c->width;
     c->epsilon = 1e-12;
     c->dropout = r->dropout >= 0 ? r->dropout : 0.3;
@@ -162,10 +162,10 @@ void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
     if (o->batch == 0) o->batch = text ? 64 : 128;
     if (o->steps == 0 && o->epochs <= 0 && o->seconds <= 0) {
         /* Small sets are seen more often. */
-        double passes = (text ? 540000 : 900000) / (double)n;
+        double passes = (text ? 235000 : 540000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
-    if (o->rate < 0) o->rate = text ? 1e-3 : 2e-3;
+    if (o->rate < 0) o->rate = 2e-3;
     if (o->weight_decay < 0) o->weight_decay = 0.05;
     if (o->smoothing < 0) o->smoothing = 0.1;
     o->warm_up = 0.05;

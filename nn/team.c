@@ -70,9 +70,11 @@ static bool open_training(nn_team *t, int64_t max_batch) {
     t->gradients = array_new(t->max_shards, sizeof *t->gradients);
     t->rows = array_new(t->max_shards, sizeof *t->rows);
     t->losses = array_new(t->max_shards, sizeof *t->losses);
+    t->lengths = array_new((size_t)max_batch, sizeof *t->lengths);
+    t->order = array_new((size_t)max_batch, sizeof *t->order);
     t->first = array_new(all->size, element);
     t->second = array_new(all->size, element);
-    if (!t->gradients || !t->rows || !t->losses || !t->first || !t->second) return false;
+    if (!t->gradients || !t->rows || !t->losses || !t->lengths || !t->order || !t->first || !t->second) return false;
     for (size_t i = 0; i < t->max_shards; i++) {
         t->gradients[i] = array_new(i == 0 ? all->size : all->dense, element);
         if (!t->gradients[i]) return false;
@@ -102,7 +104,8 @@ void nn_team_close(nn_team *t) {
         if (t->gradients) free(t->gradients[i]);
         if (t->rows) free(t->rows[i].ids), free(t->rows[i].rows);
     }
-    void *rest[] = { t->passes, t->packed, t->gradients, t->rows, t->losses, t->pieces, t->squares, t->first, t->second };
+    void *rest[] = { t->passes, t->packed, t->gradients, t->rows,  t->losses, t->lengths,
+                     t->order,  t->pieces, t->squares,   t->first, t->second };
     for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++) free(rest[i]);
     *t = (nn_team){ 0 };
 }
@@ -126,27 +129,21 @@ static void pack(nn_team *t, failure *failed) {
 
 /* ---- many examples in order of length, cut into shards ------------------------------------------------------------------ */
 
-typedef struct by_length {
-    int64_t length;
-    uint32_t index;
-} by_length;
-
 static int compare_lengths(const void *a, const void *b) {
-    const by_length *x = a, *y = b;
+    const nn_by_length *x = a, *y = b;
     if (x->length != y->length) return x->length < y->length ? -1 : 1;
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-/* order[i]: which of the n examples stands at place i, short ones first, so that the examples of a shard are of like length. */
-static int sort_by_length(const nn_examples *e, const uint32_t *which, size_t n, uint32_t *order, io_error *error) {
-    by_length *all = array_new(n, sizeof *all);
-    if (!all) return io_no_memory(error, "the order of the examples", n * sizeof *all);
-    for (size_t i = 0; i < n; i++)
-        all[i] = (by_length){ .length = e->length(e, which ? which[i] : i), .index = which ? which[i] : (uint32_t)i };
-    qsort(all, n, sizeof *all, compare_lengths);
-    for (size_t i = 0; i < n; i++) order[i] = all[i].index;
-    free(all);
-    return IO_OK;
+/* order[i]: which of the n examples stands at place i, short ones first, so that the examples of a shard are of like length. `room` has
+ * room for n. */
+static void sort_by_length(const nn_examples *e, const uint32_t *which, size_t n, nn_by_length *room, uint32_t *order) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t index = which ? which[i] : (uint32_t)i;
+        room[i] = (nn_by_length){ .length = e->length(e, index), .index = index };
+    }
+    qsort(room, n, sizeof *room, compare_lengths);
+    for (size_t i = 0; i < n; i++) order[i] = room[i].index;
 }
 
 /* ---- predictions ---------------------------------------------------------------------------------------------------------- */
@@ -191,17 +188,19 @@ static void predict_item(void *context, int32_t worker, size_t item) {
 
 int nn_team_predict(nn_team *t, const nn_examples *examples, float *probabilities, double *losses, io_error *error) {
     uint32_t *order = array_new(examples->n, sizeof *order);
-    if (!order) return io_no_memory(error, "the order of the examples", examples->n * sizeof *order);
-    failure f = no_failure();
-    int failed = sort_by_length(examples, NULL, examples->n, order, error);
+    nn_by_length *room = array_new(examples->n, sizeof *room);
+    int failed = order && room ? IO_OK : io_no_memory(error, "the order of the examples", examples->n * sizeof *room);
     if (!failed) {
+        failure f = no_failure();
         size_t shard = (size_t)t->model->graph.max_examples;
+        sort_by_length(examples, NULL, examples->n, room, order);
         pack(t, &f);
         predicting job = { t, examples, order, probabilities, losses, &f };
         nn_parallel(t->exec, (examples->n + shard - 1) / shard, predict_item, &job);
         failed = failed_work(&f, error);
     }
     free(order);
+    free(room);
     return failed;
 }
 
@@ -268,24 +267,19 @@ static void add_item(void *context, int32_t worker, size_t item) {
 }
 
 int nn_team_gradient(nn_team *t, const nn_batch *batch, double *loss, double *norm, io_error *error) {
-    uint32_t *order = array_new((size_t)batch->n, sizeof *order);
-    if (!order) return io_no_memory(error, "the order of the batch", (size_t)batch->n * sizeof *order);
     failure f = no_failure();
     size_t shard = (size_t)t->model->graph.max_examples;
-    learning job = { t, batch, order, ((size_t)batch->n + shard - 1) / shard, &f };
-    int failed = sort_by_length(batch->examples, batch->which, (size_t)batch->n, order, error);
-    if (!failed) {
-        pack(t, &f);
-        nn_parallel(t->exec, job.n_shards, learn_item, &job);
-        failed = failed_work(&f, error);
-    }
+    learning job = { t, batch, t->order, ((size_t)batch->n + shard - 1) / shard, &f };
+    sort_by_length(batch->examples, batch->which, (size_t)batch->n, t->lengths, t->order);
+    pack(t, &f);
+    nn_parallel(t->exec, job.n_shards, learn_item, &job);
+    int failed = failed_work(&f, error);
     if (!failed && table_width(t->model))
         note_failure(&f, nn_token_embedding_gather(&t->model->graph, t->gradients[0], t->rows, job.n_shards));
     if (!failed) {
         nn_parallel(t->exec, t->n_pieces, add_item, &job);
         failed = failed_work(&f, error);
     }
-    free(order);
     *loss = *norm = 0;
     for (size_t i = 0; i < job.n_shards; i++) *loss += t->losses[i] / (double)batch->n;
     for (size_t i = 0; i < t->n_pieces; i++) *norm += t->squares[i];

@@ -13,6 +13,12 @@ typedef struct nn_piece {
     size_t offset, count; /* elements in the buffers */
 } nn_piece;
 
+/* An example's place in the order of lengths. */
+typedef struct nn_by_length {
+    int64_t length;
+    uint32_t index;
+} nn_by_length;
+
 typedef struct nn_team {
     const nn_model *model;
     const attn_exec *exec;
@@ -22,6 +28,8 @@ typedef struct nn_team {
 
     /* training only */
     size_t max_shards;
+    nn_by_length *lengths; /* room for the order of a batch */
+    uint32_t *order;
     char **gradients;       /* per shard; the first one also has the tables */
     nn_row_gradients *rows; /* per shard, where the model has a table */
     double *losses;         /* per shard */
