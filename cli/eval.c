@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn eval: how good a model is on labelled data. */
-#if ATTN_WITH_MODELS
 #include <math.h>
 
 #include "commands.h"
@@ -169,6 +168,3 @@ const command command_eval = {
     .settings_size = sizeof(eval_settings),
     .run = run,
 };
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

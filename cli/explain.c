@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn explain: what a model looked at, on the terminal, as a picture, as a page or as JSON. */
 #define _POSIX_C_SOURCE 200809L
-#if ATTN_WITH_MODELS
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -236,6 +235,3 @@ const command command_explain = {
     .settings_size = sizeof(explain_settings),
     .run = run,
 };
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inputs of `attn run` and `attn explain`. See inputs.h. */
-#if ATTN_WITH_MODELS
 #include "inputs.h"
 
 #include <stdio.h>
@@ -162,6 +161,3 @@ int inputs_read(inputs *in, const char *input, const char *column, const nn_mode
     return model->config.modality == NN_TEXT ? read_texts(input, column, model, in, out, error)
                                              : read_pictures(input, model, in, out, error);
 }
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -4,8 +4,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "inspect.h"
 
-#if ATTN_WITH_MODELS
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,5 +181,3 @@ int inspect_model(const inspect_settings *settings, text *out) {
     json_decref(config);
     return failed;
 }
-
-#endif

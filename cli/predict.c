@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory for the answers, a team to find them. See predict.h. */
-#if ATTN_WITH_MODELS
 #include "predict.h"
 
 #include <stdlib.h>
@@ -31,6 +30,3 @@ void prediction_free(prediction *p) {
     free(p->losses);
     *p = (prediction){ 0 };
 }
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn run: a model's answers, one per line of text or per picture. */
 #define _POSIX_C_SOURCE 200809L
-#if ATTN_WITH_MODELS
 #include <unistd.h>
 
 #include "commands.h"
@@ -117,6 +116,3 @@ const command command_run = {
     .settings_size = sizeof(run_settings),
     .run = run,
 };
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn train: labelled data in, a model folder out. */
 #define _POSIX_C_SOURCE 200809L
-#if ATTN_WITH_MODELS
 #include "train.h"
 
 #include <errno.h>
@@ -499,6 +498,3 @@ const command command_train = {
     .settings_size = sizeof(train_settings),
     .run = run,
 };
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command that repeats a training, for the model card; and times as people write them. */
-#if ATTN_WITH_MODELS
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +80,3 @@ void train_command(text *out, const train_settings *s, int64_t steps) {
     if (s->keep_case) text_add(out, " --keep-case");
     text_add(out, " --steps %lld --seed %llu", (long long)steps, (unsigned long long)(s->seed.given ? s->seed.value : 1));
 }
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What `attn train` says on stderr while it works, and in its log. */
 #define _POSIX_C_SOURCE 200809L
-#if ATTN_WITH_MODELS
 #include "train.h"
 
 #include <math.h>
@@ -124,6 +123,3 @@ void train_tell(void *teller, const nn_news *news) {
         show(t, news);
     if (t->logs && (news->what != NN_NEWS_STEP || news->progress->step % 10 == 0)) log_news(t, news);
 }
-#else
-typedef int no_models; /* a translation unit must not be empty */
-#endif

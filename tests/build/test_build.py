@@ -69,6 +69,13 @@ class Headers(Folder):
         run("cc", "-std=c11", "-I", ROOT / "include", "-fsyntax-only", source)
 
 
+class Sources(unittest.TestCase):
+    def test_every_source_file_is_listed_once_and_every_listed_one_is_there(self):
+        listed = re.findall(r"\b(?:src|io|nn|explain|cli)/[\w/]+\.c\b", (ROOT / "CMakeLists.txt").read_text())
+        there = [str(p.relative_to(ROOT)) for folder in ("src", "io", "nn", "explain", "cli") for p in (ROOT / folder).rglob("*.c")]
+        self.assertEqual(sorted(listed), sorted(there))
+
+
 class Library(Folder):
     def test_builds_without_flags_as_a_shared_object(self):
         library = self.folder / "libattn.so"
