@@ -60,8 +60,8 @@ ATTN_API attn_status attn_activation_backward(const attn_activation_args *a, con
 
 /* c = activation(a b + bias) + residual, or c += all that with ATTN_ACCUMULATE. In the kernels each element is one chain of
  * fused multiply-adds over k in order, started from the bias: its bits do not depend on other rows and columns, nor on packing.
- * The gradients of a product are two products: da = dc b^T and db = a^T dc; a bias's is attn_sum_rows. A linear layer whose weight
- * is stored [out, in] passes attn_transposed(weight) as b. */
+ * The gradients of a product are two products: da = dc b^T and db = a^T dc; a bias's is attn_sum_rows. A linear layer whose
+ * weight is stored [out, in] passes attn_transposed(weight) as b. */
 typedef struct attn_matmul_args {
     uint32_t    flags;      /* ATTN_ACCUMULATE */
     int32_t     activation; /* default ATTN_IDENTITY */
