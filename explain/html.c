@@ -12,7 +12,7 @@ static const char style[] =
     "table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}\n"
     "th,td{padding:.15rem .55rem;text-align:right;border:1px solid #e4e0d8}th{font-weight:600;background:#faf8f4}\n"
     "th:first-child,td.name{text-align:left}.card td{text-align:left;border:0}.card "
-    "th{text-align:left;border:0;background:none}\n"
+    "th{text-align:left;border:0;background:none;white-space:nowrap;vertical-align:top}\n"
     "figure{display:inline-block;margin:.3rem .5rem .6rem 0;text-align:center;vertical-align:top}\n"
     "figure img{display:block;image-rendering:pixelated}figcaption{font-size:.8rem;color:#555}\n"
     ".words{line-height:2.1;font-size:1.05rem}.words span{padding:.15em 0;border-radius:2px}\n"

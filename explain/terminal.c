@@ -22,7 +22,7 @@ static void add_safe(text *out, const char *bytes, size_t n) {
 
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
-/* Tokens belong to one word while no white space separates them. */
+/* Tokens belong to one word while no white space separates them, or where they share a character. */
 size_t explain_words(const explain_case *c, const double *shares, explain_word *words, size_t room) {
     size_t n = 0, end = 0;
     for (int32_t t = 0; t < c->look.tokens; t++) {
@@ -30,7 +30,7 @@ size_t explain_words(const explain_case *c, const double *shares, explain_word *
         if (to > c->length) continue;
         while (from < to && is_space(c->text[from])) from++;
         if (from >= to) continue;
-        bool goes_on = n > 0 && from <= end && c->start[t] == from;
+        bool goes_on = n > 0 && (c->start[t] < end || (from == end && c->start[t] == from));
         if (!goes_on) {
             if (n == room) break;
             words[n++] = (explain_word){ .start = from, .end = to };
