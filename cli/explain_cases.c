@@ -11,6 +11,15 @@
 
 /* ---- one example --------------------------------------------------------------------------------------------------------------- */
 
+static bool goes_on(char byte) { return ((unsigned char)byte & 0xc0) == 0x80; }
+
+/* A token may be a part of a character, which nobody can show: it stands for the whole. */
+static void widen(const explain_case *c, size_t i) {
+    if (c->end[i] <= c->start[i] || c->end[i] > c->length) return;
+    while (c->start[i] > 0 && goes_on(c->text[c->start[i]])) c->start[i]--;
+    while (c->end[i] < c->length && goes_on(c->text[c->end[i]])) c->end[i]++;
+}
+
 /* The bytes that each token stands for, and which tokens stand for any. */
 static int find_spans(explain_case *c, const nn_model *m, bool **counts, io_error *error) {
     encoding e = { 0 };
@@ -22,6 +31,7 @@ static int find_spans(explain_case *c, const nn_model *m, bool **counts, io_erro
     for (size_t i = 0; i < e.n && !failed; i++) {
         c->start[i] = e.start[i];
         c->end[i] = e.end[i];
+        widen(c, i);
         (*counts)[i] = e.word[i] >= 0;
     }
     encoding_free(&e);

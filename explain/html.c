@@ -29,23 +29,9 @@ void html_begin(text *out, const char *title) {
 
 void html_end(text *out) { text_add(out, "</main>\n</body>\n</html>\n"); }
 
-/* Bytes of the UTF-8 sequence at s (n >= 1 bytes are left); 0 where there is none. */
-static size_t sequence(const unsigned char *s, size_t n) {
-    static const unsigned least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-    if (s[0] < 0x80) return 1;
-    size_t length = s[0] >= 0xf0 && s[0] < 0xf8 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc0 && s[0] < 0xe0 ? 2 : 0;
-    if (length == 0 || length > n) return 0;
-    unsigned code = s[0] & (0xffu >> (length + 1));
-    for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) return 0;
-        code = code << 6 | (s[i] & 0x3f);
-    }
-    return code >= least[length] && code <= 0x10ffff && !(code >= 0xd800 && code < 0xe000) ? length : 0;
-}
-
 void html_add(text *out, const char *bytes, size_t n) {
     for (size_t i = 0; i < n;) {
-        size_t length = sequence((const unsigned char *)bytes + i, n - i);
+        size_t length = text_utf8_length(bytes + i, n - i);
         char c = bytes[i];
         if (length == 0)
             text_add(out, "\xef\xbf\xbd");

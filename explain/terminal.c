@@ -11,12 +11,17 @@
 
 enum { MOST_BARS = 8, BAR = 24, MOST_LAYERS = 12, MOST_COLUMNS = 16 };
 
-/* Bytes that could steer a terminal become '?'. */
+/* Characters that could steer a terminal, and bytes that are none, become '?'. */
 static void add_safe(text *out, const char *bytes, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, length; i < n; i += length ? length : 1) {
         unsigned char c = (unsigned char)bytes[i];
-        bool control = c < ' ' || c == 127 || (c == 0xc2 && i + 1 < n && (unsigned char)bytes[i + 1] < 0xa0);
-        text_add_bytes(out, control ? (c == '\n' || c == '\t' ? " " : "?") : bytes + i, 1);
+        length = text_utf8_length(bytes + i, n - i);
+        bool space = c == '\n' || c == '\t';
+        bool control = length == 0 || c < ' ' || c == 127 || (c == 0xc2 && (unsigned char)bytes[i + 1] < 0xa0);
+        if (control)
+            text_add(out, space ? " " : "?");
+        else
+            text_add_bytes(out, bytes + i, length);
     }
 }
 

@@ -42,15 +42,32 @@ void text_add_bytes(text *t, const char *bytes, size_t n) {
     t->data[t->length] = '\0';
 }
 
+size_t text_utf8_length(const char *bytes, size_t n) {
+    const unsigned char *s = (const unsigned char *)bytes;
+    static const unsigned least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+    if (s[0] < 0x80) return 1;
+    size_t length = s[0] >= 0xf0 && s[0] < 0xf8 ? 4 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xc0 && s[0] < 0xe0 ? 2 : 0;
+    if (length == 0 || length > n) return 0;
+    unsigned code = s[0] & (0xffu >> (length + 1));
+    for (size_t i = 1; i < length; i++) {
+        if ((s[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (s[i] & 0x3f);
+    }
+    return code >= least[length] && code <= 0x10ffff && !(code >= 0xd800 && code < 0xe000) ? length : 0;
+}
+
 void text_add_json(text *t, const char *string) {
     text_add_bytes(t, "\"", 1);
-    for (const char *c = string; *c; c++) {
+    size_t left = strlen(string), length;
+    for (const char *c = string; left > 0; c += length, left -= length) {
+        size_t valid = text_utf8_length(c, left);
+        length = valid ? valid : 1;
         if (*c == '"' || *c == '\\')
             text_add(t, "\\%c", *c);
         else if ((unsigned char)*c < ' ')
             text_add(t, "\\u%04x", (unsigned)*c);
         else
-            text_add_bytes(t, c, 1);
+            text_add_bytes(t, valid ? c : "\xef\xbf\xbd", valid ? valid : 3);
     }
     text_add_bytes(t, "\"", 1);
 }

@@ -17,7 +17,9 @@ typedef struct text {
 
 void text_add(text *t, const char *format, ...) IO_PRINTF(2, 3);
 void text_add_bytes(text *t, const char *bytes, size_t n);
-/* A JSON string in its quotes. */
+/* Bytes of the UTF-8 sequence that begins here, of which n >= 1 bytes are left; 0 where there is none. */
+size_t text_utf8_length(const char *bytes, size_t n);
+/* A JSON string in its quotes; bytes that are not UTF-8 become U+FFFD. */
 void text_add_json(text *t, const char *string);
 /* A JSON number that reads back as the same double; null for NaN and infinities, which JSON does not have. */
 void text_add_json_number(text *t, double value);

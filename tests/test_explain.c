@@ -382,7 +382,7 @@ static void terminals_see_no_escape_codes_but_ours(void **state) {
     float probability = 1, weights[4] = { 0.5f, 0.5f, 0.5f, 0.5f }, entropy[2] = { 0.6f, 0.6f };
     double shares[2] = { 0, 1 };
     uint32_t start[] = { 0, 0 }, end[] = { 0, 4 };
-    explain_case c = { .text = "\x1b[2J", .length = 4, .truth = -1, .start = start, .end = end };
+    explain_case c = { .text = "\x1b[2J \xc2\x9b\xff", .length = 8, .truth = -1, .start = start, .end = end };
     c.look = (explain_look){ .layers = 1,
                              .heads = 1,
                              .tokens = 2,
@@ -397,10 +397,11 @@ static void terminals_see_no_escape_codes_but_ours(void **state) {
     terminal_case(&c, &config, EXPLAIN_ROLLOUT, (terminal_look){ 0 }, &out);
     assert_null(strchr(out.data, '\x1b'));
     assert_non_null(strstr(out.data, "?[2J"));
+    assert_null(strchr(out.data, '\x9b'));
     assert_non_null(strstr(out.data, "########"));
     text_free(&out);
     terminal_case(&c, &config, EXPLAIN_ROLLOUT, (terminal_look){ .colour = true, .blocks = true }, &out);
-    assert_non_null(strstr(out.data, "\x1b[38;2;17;17;17;48;2;230;110;20m?[2J\x1b[0m"));
+    assert_non_null(strstr(out.data, "\x1b[38;2;17;17;17;48;2;230;110;20m?[2J\x1b[0m ??\n"));
     text_free(&out);
 }
 
