@@ -83,12 +83,30 @@ static int level(void) {
     return found;
 }
 
-void attn_isa_refresh(void) { atomic_store(&known, -1); }
+/* What attn_kernels_for found, for F32 and F64; NULL: not yet looked up. */
+static _Atomic(const attn_kernels *) chosen[2];
 
-const attn_kernels *attn_kernels_for(int32_t dtype) {
+void attn_isa_refresh(void) {
+    atomic_store(&known, -1);
+    atomic_store(&chosen[0], NULL);
+    atomic_store(&chosen[1], NULL);
+}
+
+static const attn_kernels *find_kernels(int32_t dtype) {
     for (int i = 0; i < N_TABLES; i++)
         if (tables[i]->dtype == dtype && level_of(tables[i]->isa) <= level()) return tables[i];
     return NULL;
+}
+
+/* Every call asks: small ones would notice the comparison of names. */
+const attn_kernels *attn_kernels_for(int32_t dtype) {
+    if (dtype != ATTN_F32 && dtype != ATTN_F64) return NULL;
+    const attn_kernels *found = atomic_load_explicit(&chosen[dtype == ATTN_F64], memory_order_relaxed);
+    if (!found) {
+        found = find_kernels(dtype);
+        atomic_store_explicit(&chosen[dtype == ATTN_F64], found, memory_order_relaxed);
+    }
+    return found;
 }
 
 const attn_kernels *attn_kernels_at(int32_t index) {

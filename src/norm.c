@@ -169,16 +169,6 @@ static piece piece_of(const norm_job *j, int64_t item) {
 
 static int64_t pieces(const norm_job *j) { return (j->rows + ATTN_PIECE_ROWS - 1) / ATTN_PIECE_ROWS; }
 
-/* Element `index` of a tensor, row-major. */
-static int64_t element_offset(const attn_tensor *t, int64_t index) {
-    int64_t offset = 0;
-    for (int32_t i = t->rank - 1; i >= 0; i--) {
-        offset += index % t->shape[i] * t->stride[i];
-        index /= t->shape[i];
-    }
-    return offset;
-}
-
 static attn_norm_rows rows_of(const norm_job *j, piece *p) {
     return (attn_norm_rows){ .kind = j->args->kind,
                              .accumulate = j->accumulate,
@@ -206,17 +196,37 @@ static void compute_moments(const norm_job *j, piece *p, void *scratch) {
     }
 }
 
-/* Moves the piece's moments between its own arrays and a tensor of any strides (F32 beside the reference's doubles). */
-static void moments_to(const norm_job *j, const attn_tensor *t, const piece *p, const char *moments) {
-    int32_t dtype = j->kernels ? t->dtype : ATTN_F64;
-    for (int64_t i = 0; attn_present(t) && i < p->m; i++)
-        ref_store(t->data, t->dtype, element_offset(t, p->begin + i), ref_load(moments, dtype, i));
+/* A piece's moments on their way between its own array and a tensor of any strides (F32 beside the reference's doubles). */
+typedef struct moments_copy {
+    char *own;
+    int32_t own_dtype, dtype;
+    bool out; /* to the tensor */
+} moments_copy;
+
+static void moments_run(void *context, char *const data[], const int64_t stride[], int64_t n, int64_t position) {
+    (void)position;
+    moments_copy *c = context;
+    size_t size = attn_dtype_size(c->own_dtype);
+    if (c->own_dtype == c->dtype && c->out) {
+        attn_copy_strided(size, n, c->own, 1, data[0], stride[0]);
+    } else if (c->own_dtype == c->dtype) {
+        attn_copy_strided(size, n, data[0], stride[0], c->own, 1);
+    } else {
+        for (int64_t i = 0; i < n; i++) {
+            if (c->out)
+                ref_store(data[0], c->dtype, i * stride[0], ref_load(c->own, c->own_dtype, i));
+            else
+                ref_store(c->own, c->own_dtype, i, ref_load(data[0], c->dtype, i * stride[0]));
+        }
+    }
+    c->own += (size_t)n * size;
 }
 
-static void moments_from(const norm_job *j, const attn_tensor *t, const piece *p, char *moments) {
-    int32_t dtype = j->kernels ? j->args->x.dtype : ATTN_F64;
-    for (int64_t i = 0; i < p->m; i++)
-        ref_store(moments, dtype, i, attn_present(t) ? ref_load(t->data, t->dtype, element_offset(t, p->begin + i)) : 0);
+static void copy_moments(const norm_job *j, const attn_tensor *t, const piece *p, char *own, bool out) {
+    if (!attn_present(t)) return;
+    attn_walk walk = attn_walk_of(1, &t);
+    moments_copy c = { .own = own, .own_dtype = j->kernels ? j->args->x.dtype : ATTN_F64, .dtype = t->dtype, .out = out };
+    attn_walk_strided(&walk, p->begin, p->begin + p->m, moments_run, &c);
 }
 
 static ref_moments moments_at(const piece *p, int64_t i) {
@@ -230,8 +240,8 @@ static void forward_item(void *context, int64_t item, void *scratch) {
     const attn_norm_args *a = j->args;
     piece p = piece_of(j, item);
     compute_moments(j, &p, scratch);
-    moments_to(j, &a->mean, &p, p.mean);
-    moments_to(j, &a->rstd, &p, p.rstd);
+    copy_moments(j, &a->mean, &p, p.mean, true);
+    copy_moments(j, &a->rstd, &p, p.rstd, true);
     if (j->kernels) {
         char *buffers = scratch;
         void *x_buffer = attn_carve(&buffers, ATTN_PIECE_ROWS * (size_t)j->n * j->size);
@@ -272,8 +282,8 @@ static void moments_item(void *context, int64_t item, void *scratch) {
 
 static void find_moments(const norm_job *j, piece *p) {
     if (j->moments_given) {
-        moments_from(j, &j->args->mean, p, p->mean);
-        moments_from(j, &j->args->rstd, p, p->rstd);
+        copy_moments(j, &j->args->mean, p, p->mean, false); /* RMS norm has none: 0 */
+        copy_moments(j, &j->args->rstd, p, p->rstd, false);
     } else {
         attn_copy_strided(j->size, p->m, j->mean + (size_t)p->begin * j->size, 1, p->mean, 1);
         attn_copy_strided(j->size, p->m, j->rstd + (size_t)p->begin * j->size, 1, p->rstd, 1);
