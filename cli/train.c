@@ -136,7 +136,7 @@ static int open_examples(job *j, io_error *error) {
     if (j->data.modality == NN_IMAGE) {
         nn_pictures *p = &j->data.as_pictures;
         int32_t side = p->set->width < p->set->height ? p->set->width : p->set->height;
-        p->shift = (int32_t)(j->s->shift.given ? j->s->shift.value : side / 14);
+        p->shift = (int32_t)(j->s->shift.given ? j->s->shift.value : side / 28);
         p->flip = !j->s->no_flip;
     }
     nn_subset_open(&j->train_set, all, j->train, j->n_train, j->train_labels);
@@ -472,7 +472,7 @@ static const option options[] = {
       .value = "N",
       .low = 0,
       .high = 1024,
-      .help = "pictures move by up to N pixels while they are learned (default: a 14th of the smaller side)" },
+      .help = "pictures move by up to N pixels while they are learned (default: a 28th of the smaller side)" },
     { .name = "no-flip",
       .kind = OPTION_FLAG,
       .field = FIELD(no_flip),

@@ -8,6 +8,7 @@
 #include <attn/ops.h>
 
 #include "array.h"
+#include "json.h"
 #include "layers.h"
 
 /* ---- pictures -------------------------------------------------------------------------------------------------------------- */
@@ -126,6 +127,17 @@ static int text_config(const nn_recipe *r, const nn_source *data, const tokenize
     return longest_text(data, words, (size_t)(r->length ? r->length : 128), &c->positions, error);
 }
 
+/* Names go into config.json, which is UTF-8; a folder's name may be any bytes. */
+static int check_names(const nn_source *data, io_error *error) {
+    for (size_t i = 0; i < data->n_labels; i++) {
+        json_t *name = json_string(data->label_names[i]);
+        json_decref(name);
+        if (!name)
+            return io_fail(error, IO_BAD_DATA, "%s: the name of its class %zu is not UTF-8; rename it", data->where.path, i);
+    }
+    return IO_OK;
+}
+
 /* ---- both ---------------------------------------------------------------------------------------------------------------------- */
 
 int nn_recipe_model(const nn_recipe *r, nn_source *data, const uint32_t *which, size_t n, nn_model *out, io_error *error) {
@@ -135,7 +147,8 @@ int nn_recipe_model(const nn_recipe *r, nn_source *data, const uint32_t *which, 
                     .activation = ATTN_GELU,
                     .attention_pool = r->attention_pool };
     tokenizer *words = NULL;
-    int failed = nn_config_set_labels(&c, data->label_names, (int32_t)data->n_labels, error);
+    int failed = check_names(data, error);
+    if (!failed) failed = nn_config_set_labels(&c, data->label_names, (int32_t)data->n_labels, error);
     if (!failed && data->modality == NN_TEXT) {
         failed = train_words(r, data, which, n, &words, error);
         if (!failed) failed = text_config(r, data, words, &c, error);
@@ -162,7 +175,7 @@ void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
     if (o->batch == 0) o->batch = text ? 64 : 128;
     if (o->steps == 0 && o->epochs <= 0 && o->seconds <= 0) {
         /* Small sets are seen more often. */
-        double passes = (text ? 235000 : 540000) / (double)n;
+        double passes = (text ? 235000 : 480000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
     if (o->rate < 0) o->rate = 2e-3;

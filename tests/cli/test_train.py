@@ -255,6 +255,16 @@ class TrainTest(ProgramTest):
         (self.folder / "no.png").write_bytes(b"no picture")
         self.attn("run", "m", "no.png", code=3)
 
+    def test_a_folder_whose_name_is_no_text(self):
+        r = random.Random(1)
+        for name in (b"a", b"\xff\xfe"):
+            path = os.path.join(os.fsencode(self.folder), b"shots", name)
+            os.makedirs(path)
+            for i in range(6):
+                with open(os.path.join(path, b"%d.png" % i), "wb") as f:
+                    f.write(png(picture(0, r), 1))
+        self.attn("train", "shots", "-o", "m", *SMALL, "--steps", 1, code=3, says="UTF-8")
+
     def test_bad_models(self):
         self.attn("eval", "nowhere", self.csv(), code=4, says="no config.json")
         self.attn("run", ".", "x y", code=4)
