@@ -55,6 +55,28 @@ static void softmax_over_one_key_is_1(void **state) {
     assert_true(get(a.out, 0) == 1);
 }
 
+/* A tutorial's program: a linear layer from 1 to 1 with weight 1.1 scores the inputs 1 .. 5, their sigmoids weigh the inputs, and
+ * the same numbers are printed once more as "softmax output". They are not: softmax over the five keys sums to 1, and over an axis
+ * of length 1 every weight is 1. */
+static void a_linear_layer_s_sigmoid_weights_are_not_its_softmax(void **state) {
+    (void)state;
+    static const double sigmoids[] = { 0.750260105595, 0.900249510880, 0.964428810727, 0.987871565016, 0.995929862284 };
+    static const double softmax[] = { 0.008224178803644, 0.024706798536768, 0.074223324724646, 0.222979190322126, 0.669866507612817 };
+    attn_attention_args a = scores_by_hand(ATTN_F64, 5, (double[]){ 1, 2, 3, 4, 5 });
+    a.scale = 1.1;
+    a.weighting = ATTN_WEIGHT_SIGMOID;
+    attend(&a);
+    for (int j = 0; j < 5; j++) assert_close(get(a.see.weights, j), sigmoids[j], 1e-12);
+    assert_close(get(a.out, 0), 14.375181131021261, 1e-11);
+    a.weighting = ATTN_WEIGHT_SOFTMAX;
+    attend(&a);
+    for (int j = 0; j < 5; j++) assert_close(get(a.see.weights, j), softmax[j], 1e-12);
+    attn_tensor column = tensor2(ATTN_F64, 5, 1), ones = tensor2(ATTN_F64, 5, 1);
+    for (int j = 0; j < 5; j++) put(column, j, sigmoids[j]);
+    assert_int_equal(attn_softmax(&(attn_softmax_args){ .x = column, .y = ones }, NULL), ATTN_OK);
+    assert_all("softmax over one", ones, 1);
+}
+
 /* ---- shapes --------------------------------------------------------------------------------------------------- */
 
 static void query_head_h_reads_key_head_and_value_head_of_its_group(void **state) {
@@ -391,6 +413,7 @@ int main(void) {
         cmocka_unit_test_teardown(softmax_of_1_2_3_is_the_textbook_s, free_blocks),
         cmocka_unit_test_teardown(normalised_sum_over_1_to_5_gives_fifteenths, free_blocks),
         cmocka_unit_test_teardown(softmax_over_one_key_is_1, free_blocks),
+        cmocka_unit_test_teardown(a_linear_layer_s_sigmoid_weights_are_not_its_softmax, free_blocks),
         cmocka_unit_test_teardown(query_head_h_reads_key_head_and_value_head_of_its_group, free_blocks),
         cmocka_unit_test_teardown(every_head_size_from_1_to_257_is_within_the_published_bounds, free_blocks),
         cmocka_unit_test_teardown(every_length_around_a_block_is_within_the_published_bounds, free_blocks),
