@@ -63,7 +63,9 @@ attn_status attn_add(const attn_tensor *x, double alpha, const attn_tensor *y, c
     if (s == ATTN_OK) s = attn_check_operand("y", y, ATTN_OUTPUT, x->rank, x->shape, x->dtype, "x");
     if (s != ATTN_OK) return s;
     const attn_tensor *const views[] = { x, y };
-    element_job job = { .walk = attn_walk_of(2, views), .kernels = attn_operand_kernels(2, views), .factor = alpha, .chunk = CHUNK };
+    element_job job = {
+        .walk = attn_walk_of(2, views), .kernels = attn_operand_kernels(2, views), .factor = alpha, .chunk = CHUNK
+    };
     if (job.kernels && !job.kernels->vector.add) job.kernels = NULL;
     return run_job(&job, add_item, exec);
 }
