@@ -61,7 +61,8 @@ static void softmax_over_one_key_is_1(void **state) {
 static void a_linear_layer_s_sigmoid_weights_are_not_its_softmax(void **state) {
     (void)state;
     static const double sigmoids[] = { 0.750260105595, 0.900249510880, 0.964428810727, 0.987871565016, 0.995929862284 };
-    static const double softmax[] = { 0.008224178803644, 0.024706798536768, 0.074223324724646, 0.222979190322126, 0.669866507612817 };
+    static const double softmax[] = { 0.008224178803644, 0.024706798536768, 0.074223324724646, 0.222979190322126,
+                                      0.669866507612817 };
     attn_attention_args a = scores_by_hand(ATTN_F64, 5, (double[]){ 1, 2, 3, 4, 5 });
     a.scale = 1.1;
     a.weighting = ATTN_WEIGHT_SIGMOID;
