@@ -133,7 +133,7 @@ static void add_heads(const explain_case *c, const nn_config *config, explain_wo
             size_t n = explain_words(c, l->head_relevance + (int64_t)h * l->tokens, words, room), best = 0;
             for (size_t w = 1; w < n; w++)
                 if (words[w].share > words[best].share) best = w;
-            if (n == 0) continue;
+            if (n == 0 || words[best].share <= 0) continue;
             text_add(out, " ");
             add_safe(out, c->text + words[best].start, words[best].end - words[best].start);
         }
