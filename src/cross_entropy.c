@@ -3,10 +3,9 @@
  * in the cache. Per-row losses are added up in blocks that depend on n alone, so that the loss has the same bits for any number of
  * threads, and no memory is needed. */
 #include "exec.h"
-#include "tensor.h"
+#include "operand.h"
 #include "status.h"
 
-#include "kernels/kernels.h"
 #include "ref/cross_entropy.h"
 
 #include <math.h>
@@ -44,62 +43,51 @@ static attn_status check_options(const attn_cross_entropy_args *a, loss_plan *p)
     return attn_check_reserved("attn_cross_entropy_args", a->reserved, sizeof a->reserved / sizeof *a->reserved);
 }
 
-static attn_status check_float(const char *name, const attn_tensor *t, int32_t like) {
-    if (!attn_dtype_is_float(t->dtype))
-        return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s; it has to be a float tensor", name, attn_dtype_name(t->dtype));
-    if (t->dtype != like && t->dtype != ATTN_F32)
-        return attn_fail(ATTN_UNSUPPORTED, "%s is %s; beside logits of %s it has to be %s or f32", name,
-                         attn_dtype_name(t->dtype), attn_dtype_name(like), attn_dtype_name(like));
-    return ATTN_OK;
-}
-
-static attn_status check_shape(const char *name, const attn_tensor *t, int32_t rank, const int64_t *shape) {
-    char text[ATTN_SHAPE_TEXT], wanted[ATTN_SHAPE_TEXT];
-    attn_tensor w = { .rank = rank };
-    for (int32_t i = 0; i < rank; i++) w.shape[i] = shape[i];
-    if (attn_same_shape(t, &w)) return ATTN_OK;
-    return attn_fail(ATTN_BAD_SHAPE, "%s has shape %s, not %s", name, attn_shape_text(t, text), attn_shape_text(&w, wanted));
+static attn_status check_labels_shape(const attn_cross_entropy_args *a, loss_plan *p) {
+    const attn_tensor *labels = &a->labels;
+    attn_status s;
+    p->labels = *labels;
+    p->soft = labels->rank != 0 && attn_dtype_is_float(labels->dtype);
+    if (p->soft) {
+        s = attn_check_operand("labels", labels, ATTN_INPUT, 2, a->logits.shape, a->logits.dtype, "logits");
+        if (s == ATTN_OK && a->flags & ATTN_IGNORE_SET && a->ignore_index >= 0)
+            s = attn_fail(ATTN_BAD_ARGUMENT, "ignore_index is %lld, but soft labels have no index to ignore",
+                          (long long)a->ignore_index);
+        return s;
+    }
+    s = attn_check_tensor("labels", labels, 1, 1);
+    if (s == ATTN_OK && labels->dtype != ATTN_I32 && labels->dtype != ATTN_I64)
+        s = attn_fail(ATTN_BAD_ARGUMENT, "labels are %s; they have to be i32, i64 or float", attn_dtype_name(labels->dtype));
+    if (s == ATTN_OK && labels->shape[0] != p->n)
+        s = attn_fail(ATTN_BAD_SHAPE, "there are %lld labels for %lld rows of logits", (long long)labels->shape[0],
+                      (long long)p->n);
+    return s;
 }
 
 static attn_status check_inputs(const attn_cross_entropy_args *a, loss_plan *p) {
-    attn_status s = attn_check_tensor("logits", &a->logits, 2, 2);
-    if (s == ATTN_OK) s = check_float("logits", &a->logits, a->logits.dtype);
+    attn_status s = attn_check_float("logits", &a->logits, ATTN_INPUT, 2, 2);
     if (s != ATTN_OK) return s;
     p->logits = a->logits;
     p->n = a->logits.shape[0];
     p->classes = a->logits.shape[1];
     if (p->n > 0 && p->classes == 0) return attn_fail(ATTN_BAD_SHAPE, "logits have no classes");
-
-    p->labels = a->labels;
-    p->soft = attn_dtype_is_float(a->labels.dtype) && a->labels.rank != 0;
-    s = attn_check_tensor("labels", &a->labels, p->soft ? 2 : 1, p->soft ? 2 : 1);
-    if (s == ATTN_OK) s = check_shape("labels", &a->labels, p->soft ? 2 : 1, a->logits.shape);
-    if (s == ATTN_OK && p->soft) s = check_float("labels", &a->labels, a->logits.dtype);
-    if (s == ATTN_OK && !p->soft && a->labels.dtype != ATTN_I32 && a->labels.dtype != ATTN_I64)
-        s = attn_fail(ATTN_BAD_ARGUMENT, "labels are %s; they have to be i32, i64 or float", attn_dtype_name(a->labels.dtype));
-    if (s == ATTN_OK && p->soft && a->flags & ATTN_IGNORE_SET && a->ignore_index >= 0)
-        s = attn_fail(ATTN_BAD_ARGUMENT, "ignore_index is %lld, but soft labels have no index to ignore",
-                      (long long)a->ignore_index);
+    s = check_labels_shape(a, p);
     if (s != ATTN_OK || !attn_present(&a->class_weight)) return s;
-
     p->weight = a->class_weight;
-    s = attn_check_tensor("class_weight", &a->class_weight, 1, 1);
-    if (s == ATTN_OK) s = check_float("class_weight", &a->class_weight, a->logits.dtype);
-    return s == ATTN_OK ? check_shape("class_weight", &a->class_weight, 1, a->logits.shape + 1) : s;
+    return attn_check_operand("class_weight", &a->class_weight, ATTN_INPUT, 1, &p->classes, a->logits.dtype, "classes");
 }
 
 static attn_status check_outputs(const attn_cross_entropy_args *a, loss_plan *p) {
+    static const int64_t one = 1;
     bool per_row = p->reduction == ATTN_NONE;
-    attn_status s = attn_check_output("loss", &a->loss, per_row ? 1 : 0, 1);
-    if (s == ATTN_OK && !a->loss.data && a->loss.rank == 0) s = attn_fail(ATTN_BAD_ARGUMENT, "loss is missing");
-    if (s == ATTN_OK && a->loss.dtype != ATTN_F64) s = check_float("loss", &a->loss, a->logits.dtype);
-    if (s == ATTN_OK && a->loss.rank == 1) s = check_shape("loss", &a->loss, 1, per_row ? &p->n : (const int64_t[]){ 1 });
+    int32_t rank = per_row ? 1 : a->loss.rank != 0;
+    if (!a->loss.data && a->loss.rank == 0) return attn_fail(ATTN_BAD_ARGUMENT, "loss is missing");
+    int32_t dtype = a->loss.dtype == ATTN_F64 ? ATTN_F64 : a->logits.dtype;
+    attn_status s = attn_check_operand("loss", &a->loss, ATTN_OUTPUT, rank, per_row ? &p->n : &one, dtype, "the reduction");
     p->loss = a->loss;
     if (s != ATTN_OK || !attn_present(&a->dlogits)) return s;
     p->dlogits = a->dlogits;
-    s = attn_check_output("dlogits", &a->dlogits, 2, 2);
-    if (s == ATTN_OK) s = check_float("dlogits", &a->dlogits, a->logits.dtype);
-    return s == ATTN_OK ? check_shape("dlogits", &a->dlogits, 2, a->logits.shape) : s;
+    return attn_check_operand("dlogits", &a->dlogits, ATTN_OUTPUT, 2, a->logits.shape, a->logits.dtype, "logits");
 }
 
 static int64_t label_of(const loss_plan *p, int64_t row) { return attn_int_at(&p->labels, row * p->labels.stride[0]); }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn_softmax, attn_logsumexp and their gradients: everything is checked here, before anything is written. */
+#include "operand.h"
 #include "softmax_rows.h"
 #include "status.h"
 
@@ -28,28 +29,13 @@ static attn_status check_options(const attn_softmax_args *a, double *scale) {
     return isfinite(*scale) ? ATTN_OK : attn_fail(ATTN_BAD_ARGUMENT, "scale is %g; it has to be a finite number", *scale);
 }
 
-static attn_status check_input(const char *name, const attn_tensor *t) {
-    attn_status s = attn_check_tensor(name, t, 1, ATTN_MAX_RANK);
-    if (s == ATTN_OK && !attn_dtype_is_float(t->dtype))
-        return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s; it has to be a float tensor", name, attn_dtype_name(t->dtype));
-    return s;
-}
-
 /* A result or gradient beside x: the same shape, of x's dtype or f32. */
-static attn_status check_beside(const char *name, const attn_tensor *t, const attn_tensor *x, bool output) {
-    char text[ATTN_SHAPE_TEXT], wanted[ATTN_SHAPE_TEXT];
-    attn_status s = output ? attn_check_output(name, t, x->rank, x->rank) : attn_check_tensor(name, t, x->rank, x->rank);
-    if (s != ATTN_OK) return s;
-    if (!attn_same_shape(t, x))
-        return attn_fail(ATTN_BAD_SHAPE, "%s has shape %s, not %s", name, attn_shape_text(t, text), attn_shape_text(x, wanted));
-    if (t->dtype != x->dtype && t->dtype != ATTN_F32)
-        return attn_fail(ATTN_UNSUPPORTED, "%s is %s; beside %s it has to be %s or f32", name, attn_dtype_name(t->dtype),
-                         attn_dtype_name(x->dtype), attn_dtype_name(x->dtype));
-    return ATTN_OK;
+static attn_status check_beside(const char *name, const attn_tensor *t, attn_role role, const attn_tensor *x, const char *what) {
+    return attn_check_operand(name, t, role, x->rank, x->shape, x->dtype, what);
 }
 
 /* One element for each row of x: the shape of x without its last axis. Comes back with that axis, unused, as rows want it. */
-static attn_status check_of_row(const char *name, const attn_tensor *t, const attn_tensor *x, bool output, attn_tensor *out) {
+static attn_status check_of_row(const char *name, const attn_tensor *t, attn_role role, const attn_tensor *x, attn_tensor *out) {
     attn_tensor rows = *x, view = *t;
     rows.rank--;
     if (rows.rank == 0 && t->rank == 1) { /* a scalar may be [1] */
@@ -57,7 +43,7 @@ static attn_status check_of_row(const char *name, const attn_tensor *t, const at
         rows.shape[0] = 1;
     }
     attn_status s = rows.rank == 0 && t->rank == 0 && !t->data ? attn_fail(ATTN_BAD_ARGUMENT, "%s is missing", name)
-                                                               : check_beside(name, t, &rows, output);
+                                                               : check_beside(name, t, role, &rows, "the number of rows");
     if (s != ATTN_OK) return s;
     view.rank = x->rank;
     for (int32_t i = 0; i < x->rank; i++) {
@@ -71,7 +57,7 @@ static attn_status check_of_row(const char *name, const attn_tensor *t, const at
 /* x, and the mask and the bias broadcast to it. */
 static attn_status check_scores(const attn_softmax_args *a, attn_tensor *mask, attn_tensor *bias) {
     const attn_tensor *x = &a->x;
-    attn_status s = check_input("x", x);
+    attn_status s = attn_check_float("x", x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     *mask = *bias = (attn_tensor){ 0 };
     if (s == ATTN_OK && attn_present(&a->mask)) {
         s = attn_check_tensor("mask", &a->mask, 0, ATTN_MAX_RANK);
@@ -108,8 +94,8 @@ static attn_status run_scores(const attn_softmax_args *a, double scale, score_re
 attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec) {
     double scale = 1;
     attn_status s = check_options(a, &scale);
-    if (s == ATTN_OK) s = check_input("x", &a->x);
-    if (s == ATTN_OK) s = check_beside("y", &a->y, &a->x, true);
+    if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK) s = check_beside("y", &a->y, ATTN_OUTPUT, &a->x, "x");
     if (s != ATTN_OK) return s;
     return run_scores(a, scale, a->op == ATTN_LOG_SOFTMAX ? RESULT_LOG_SOFTMAX : RESULT_SOFTMAX, &a->y, NULL, exec);
 }
@@ -118,8 +104,8 @@ attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec) {
     double scale = 1;
     attn_tensor lse;
     attn_status s = check_options(a, &scale);
-    if (s == ATTN_OK) s = check_input("x", &a->x);
-    if (s == ATTN_OK) s = check_of_row("y", &a->y, &a->x, true, &lse);
+    if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK) s = check_of_row("y", &a->y, ATTN_OUTPUT, &a->x, &lse);
     return s == ATTN_OK ? run_scores(a, scale, RESULT_LSE, NULL, &lse, exec) : s;
 }
 
@@ -133,10 +119,10 @@ attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax
     double scale = 1;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_grads(g);
-    if (s == ATTN_OK) s = check_input("y", &a->y);
-    if (s == ATTN_OK && attn_present(&a->x)) s = check_beside("y", &a->y, &a->x, false);
-    if (s == ATTN_OK) s = check_beside("dy", &g->dy, &a->y, false);
-    if (s == ATTN_OK) s = check_beside("dx", &g->dx, attn_present(&a->x) ? &a->x : &a->y, true);
+    if (s == ATTN_OK) s = attn_check_float("y", &a->y, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK && attn_present(&a->x)) s = check_beside("y", &a->y, ATTN_INPUT, &a->x, "x");
+    if (s == ATTN_OK) s = check_beside("dy", &g->dy, ATTN_INPUT, &a->y, "y");
+    if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, attn_present(&a->x) ? &a->x : &a->y, "y");
     if (s != ATTN_OK || attn_count(&a->y) == 0) return s;
     gradient_job job = { .logarithmic = a->op == ATTN_LOG_SOFTMAX, .scale = a->op == ATTN_SOFTMIN ? -scale : scale };
     const attn_tensor *tensors[GRADIENT_TENSORS] = { [GRADIENT_Y] = &a->y, [GRADIENT_DY] = &g->dy, [GRADIENT_DX] = &g->dx };
@@ -149,8 +135,8 @@ attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softm
     attn_tensor dy;
     attn_status s = check_options(a, &scale);
     if (s == ATTN_OK) s = check_grads(g);
-    if (s == ATTN_OK) s = check_input("x", &a->x);
-    if (s == ATTN_OK) s = check_of_row("dy", &g->dy, &a->x, false, &dy);
-    if (s == ATTN_OK) s = check_beside("dx", &g->dx, &a->x, true);
+    if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK) s = check_of_row("dy", &g->dy, ATTN_INPUT, &a->x, &dy);
+    if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, &a->x, "x");
     return s == ATTN_OK ? run_scores(a, scale, RESULT_LSE_GRADIENT, &g->dx, &dy, exec) : s;
 }

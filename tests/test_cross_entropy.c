@@ -318,11 +318,11 @@ static void bad_arguments_are_refused_before_anything_is_written(void **state) {
     b = a, b.logits.rank = 1;
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "logits has rank 1");
     b = a, b.logits.dtype = ATTN_I32;
-    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_ARGUMENT, "logits is i32");
+    assert_refused(attn_cross_entropy(&b, NULL), ATTN_UNSUPPORTED, "logits is i32");
     b = a, b.logits.shape[1] = 0;
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "no classes");
     b = a, b.labels.shape[0] = 4;
-    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "labels has shape [4], not [5]");
+    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "there are 4 labels for 5 rows");
     b = a, b.labels.dtype = ATTN_U8;
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_ARGUMENT, "labels are u8");
     b = soft, b.labels.rank = 1;
@@ -332,11 +332,11 @@ static void bad_arguments_are_refused_before_anything_is_written(void **state) {
     b = a, b.class_weight = tensor1(ATTN_F32, 5);
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "class_weight");
     b = a, b.class_weight = tensor1(ATTN_I32, 7);
-    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_ARGUMENT, "class_weight is i32");
+    assert_refused(attn_cross_entropy(&b, NULL), ATTN_UNSUPPORTED, "class_weight is i32");
     b = a, b.loss = (attn_tensor){ 0 };
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_ARGUMENT, "loss");
     b = a, b.reduction = ATTN_NONE;
-    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "loss has shape [1], not [5]");
+    assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_SHAPE, "loss has shape [1], the reduction asks for [5]");
     b = a, b.dlogits.stride[0] = 0;
     assert_refused(attn_cross_entropy(&b, NULL), ATTN_BAD_ARGUMENT, "dlogits");
     b = a, b.dlogits.dtype = ATTN_F16;
