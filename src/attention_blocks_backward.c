@@ -41,7 +41,6 @@ typedef struct chunk_worker {
     void *dk, *dv;       /* [chunk][dim], [chunk][v_dim], columns rounded up to whole vectors */
     void *k_groups;      /* [CHUNK] units of keys in groups of columns */
     void *v_copy;        /* [k_block][v_dim] */
-    void *dq;            /* [q_block] panel [dim] */
     attn_key_range unit; /* the keys at work */
     attn_rows k, v;      /* and their rows */
     attn_tile_kind kinds[GROUP];

@@ -43,8 +43,8 @@ static attn_attention_plan forward_plan(const attn_attention_plan *p, void *out)
 
 typedef struct delta_worker {
     attn_tile_memory m;
-    void *dout, *out;                  /* panels [v_dim][q_block] */
-    void *delta, *max, *inverse, *row; /* [q_block] */
+    void *dout, *out;            /* panels [v_dim][q_block] */
+    void *delta, *max, *inverse; /* [q_block] */
 } delta_worker;
 
 static delta_worker delta_worker_in(const attn_attention_plan *p, attn_arena *a) {
