@@ -120,11 +120,11 @@ static void store_lse(const score_run *run, const score_strip *s, int64_t r) {
     ref_store(attn_strip_at(s->of_row, r, 0), run->job->rows.t[SCORES_OF_ROW].dtype, 0, lse);
 }
 
+/* Maximum, sum, result. Scores that stay where x is are found at their own element, those in a buffer at the buffer's first. */
 static void do_strip(const score_run *run, score_strip *s) {
     const int64_t n = run->job->rows.n, capacity = s->capacity;
     const bool once = n <= capacity, direct = s->z.data == s->x.data;
     const bool keep_exp = once && s->work.data && run->job->result != RESULT_LOG_SOFTMAX;
-    /* A score that stays where x is begins at its own element, one in a buffer at the buffer's first. */
     for (int64_t r = 0; r < s->rows; r++) {
         s->peak[r] = (attn_peak){ .max = -INFINITY };
         s->sum[r] = (attn_compensated){ 0, 0 };
