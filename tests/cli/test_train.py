@@ -106,8 +106,8 @@ class TrainTest(ProgramTest):
 
     def test_any_language(self):
         rows = [("好", "这部电影非常好看"), ("坏", "剧情很差，浪费时间")] * 20
-        (self.folder / "a.txt").write_text("".join(f"__label__{l} {t} {i}\n" for i, (l, t) in enumerate(rows)))
-        self.attn("train", "a.txt", "-o", "m", *SMALL, "--epochs", 20, "--batch", 8, "--lr", 0.01)
+        (self.folder / "a.txt").write_text("".join(f"__label__{l} {t} {i // 2}\n" for i, (l, t) in enumerate(rows)))
+        self.attn("train", "a.txt", "-o", "m", *SMALL, "--epochs", 60, "--batch", 8, "--lr", 0.01, "--dropout", 0.1)
         answer = json.loads(self.attn("run", "m", "--json", stdin="这部电影非常好看 999\n".encode()))
         self.assertEqual((answer["label"], answer["input"]), ("好", "这部电影非常好看 999"))
 
