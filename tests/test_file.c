@@ -21,7 +21,7 @@ static char folder[] = "/tmp/attn-file-XXXXXX";
 static io_error failure;
 
 static const char *in_folder(const char *name) {
-    static char path[4][128];
+    static char path[4][320];
     static unsigned turn;
     char *p = path[turn++ % 4];
     snprintf(p, sizeof path[0], "%s/%s", folder, name);
