@@ -85,9 +85,12 @@ static int read_data(job *j, io_error *error) {
     return IO_OK;
 }
 
-/* --labels a,b,c: names in place of the data's own. */
+/* --labels a,b,c: names in place of the numbers of IDX files. */
 static int rename_labels(const job *j, nn_config *c, io_error *error) {
     if (!j->s->labels) return IO_OK;
+    if (j->data.where.kind != DATA_IDX)
+        return io_fail(error, IO_BAD_USAGE, "--labels is for IDX files, whose classes are numbers; %s has names of its own",
+                       j->s->data);
     char *copy = strdup(j->s->labels), **names = array_new((size_t)c->n_labels, sizeof *names);
     int failed = copy && names ? IO_OK : io_no_memory(error, "the labels", (size_t)c->n_labels * sizeof *names);
     int32_t n = 0;
@@ -349,7 +352,7 @@ static const option options[] = {
       .kind = OPTION_TEXT,
       .field = FIELD(labels),
       .value = "A,B,...",
-      .help = "names for the classes, in their order" },
+      .help = "names for the classes of IDX files, in their order" },
     { .kind = OPTION_HEADING, .name = "How long" },
     { .name = "epochs",
       .kind = OPTION_REAL,

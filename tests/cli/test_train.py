@@ -139,6 +139,13 @@ class TrainTest(ProgramTest):
         self.assertEqual(len(answers), 40)
         self.assertEqual(json.loads(answers[7])["input"], "pictures/t10k-images-idx3-ubyte.gz#7")
 
+    def test_names_for_numbers(self):
+        data = self.idx()
+        self.attn("train", data, "-o", "m", *SMALL, "--steps", 2, "--labels", "nw,ne,sw,se")
+        self.assertEqual([k["label"] for k in json.loads(self.attn("eval", "m", data, "--json"))["per_class"]], ["nw", "ne", "sw", "se"])
+        self.attn("train", data, "-o", "m", *SMALL, "--labels", "nw,ne,sw", code=2, says="names 3 classes; the data has 4")
+        self.attn("train", self.csv(), "-o", "m", "--text", "review", "--label", "kind", "--labels", "a,b,c", code=2, says="IDX")
+
     def test_folders_of_png_of_any_size(self):
         r = random.Random(3)
         for label, name in enumerate(["north west", "north east", "south west"]):
