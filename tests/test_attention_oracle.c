@@ -95,7 +95,7 @@ static attn_attention_args call_of(const oracle_problem *p, int32_t dtype) {
 
 static int at_problem; /* counted from 0, in the order of make_attention.py */
 
-/* Rms relative to the whole tensor, with an absolute floor for tensors that are all (nearly) 0. */
+/* Rms relative to the whole tensor, with an absolute floor: gradients that are nearly 0 are sums of terms near 1 that cancel. */
 static void assert_agrees(const char *what, attn_tensor x, attn_tensor exact, double bound) {
     if (!exact.rank) return;
     double error = 0, size = 0;
@@ -107,7 +107,7 @@ static void assert_agrees(const char *what, attn_tensor x, attn_tensor exact, do
     }
     for (int64_t n = 0; n < attn_count(&exact); n++)
         if (isfinite(get(exact, n))) size += get(exact, n) * get(exact, n);
-    if (!(sqrt(error) <= bound * (sqrt(size) + 0.1)))
+    if (!(sqrt(error) <= bound * (sqrt(size) + 0.5)))
         fail_msg("problem %d, %s: error %g of %g, bound %g", at_problem, what, sqrt(error), sqrt(size), bound);
 }
 

@@ -3,7 +3,7 @@
 #ifndef ATTN_NN_HEADS_CLASS_H
 #define ATTN_NN_HEADS_CLASS_H
 
-#include "../graph.h"
+#include "graph.h"
 
 /* The sum over the rows of logits [n, classes] of the cross-entropy with labels [n] (in double, in the order of the rows). dlogits, where its
  * rank is not 0, becomes that sum's gradient. */

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../layers.h"
+#include "layers.h"
 
 typedef struct patch_layer {
     nn_layer base;

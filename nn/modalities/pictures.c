@@ -2,9 +2,9 @@
 /* From bytes of pictures to patches of numbers: normalised, and in training moved and mirrored a little. */
 #include <string.h>
 
-#include "../examples.h"
-#include "../layers.h"
-#include "../random.h"
+#include "examples.h"
+#include "layers.h"
+#include "random.h"
 
 static int64_t picture_length(const nn_examples *e, size_t i) {
     (void)i;

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../examples.h"
-#include "../layers.h"
+#include "examples.h"
+#include "layers.h"
 #include "array.h"
 #include "tokenizer.h"
 

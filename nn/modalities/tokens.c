@@ -6,7 +6,7 @@
  * nn_token_embedding_gather adds them up in order. */
 #include <string.h>
 
-#include "../layers.h"
+#include "layers.h"
 
 typedef struct token_layer {
     nn_layer base;
