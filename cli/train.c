@@ -21,6 +21,9 @@
 
 static const double VALIDATION_SHARE = 0.1;
 
+/* Pictures that are seen fewer times than this need no moving: it would only slow the learning down. */
+static const double MANY_PASSES = 20;
+
 /* Everything that is opened on the way, closed in one place. */
 typedef struct job {
     const train_settings *s;
@@ -139,7 +142,9 @@ static int open_examples(job *j, io_error *error) {
     if (j->data.modality == NN_IMAGE) {
         nn_pictures *p = &j->data.as_pictures;
         int32_t side = p->set->width < p->set->height ? p->set->width : p->set->height;
-        p->shift = (int32_t)(j->s->shift.given ? j->s->shift.value : side / 28);
+        double passes = (double)j->options.steps * (double)j->options.batch / (double)j->n_train + j->options.epochs;
+        p->shift = passes < MANY_PASSES ? 0 : side / 14;
+        if (j->s->shift.given) p->shift = (int32_t)j->s->shift.value;
         p->flip = !j->s->no_flip;
     }
     nn_subset_open(&j->train_set, all, j->train, j->n_train, j->train_labels);
@@ -211,7 +216,9 @@ static int measure(job *j, nn_figures *figures, io_error *error) {
 
 static int save(job *j, const nn_figures *figures, bool interrupted, io_error *error) {
     text again = { 0 };
-    train_command(&again, j->s, j->progress.total);
+    train_settings said = *j->s; /* with what was decided by the number of passes, which --steps may not say again */
+    if (j->data.modality == NN_IMAGE) said.shift = (option_integer){ .given = true, .value = j->data.as_pictures.shift };
+    train_command(&again, &said, j->progress.total);
     nn_card card = { .model = &j->model,
                      .progress = &j->progress,
                      .figures = figures,
@@ -262,9 +269,10 @@ static int train(job *j, io_error *error) {
     if (!failed) failed = nn_recipe_model(&recipe, &j->data, j->train, j->n_train, &j->model, error);
     if (failed == IO_BAD_MODEL) failed = error->code = IO_BAD_USAGE; /* what is wrong with the model was asked for by options */
     if (!failed) failed = rename_labels(j, &j->model.config, error);
-    if (!failed) failed = open_examples(j, error);
     if (failed) return failed;
     nn_recipe_training(&j->data, j->n_train, &j->options);
+    failed = open_examples(j, error);
+    if (failed) return failed;
     j->teller.n_train = (int64_t)j->n_train;
     failed = settle_settings(j, error);
     if (failed) return failed;
@@ -475,7 +483,8 @@ static const option options[] = {
       .value = "N",
       .low = 0,
       .high = 1024,
-      .help = "pictures move by up to N pixels while they are learned (default: a 28th of the smaller side)" },
+      .help = "pictures move by up to N pixels while they are learned (default: none; with 20 epochs or more a 14th of the "
+              "smaller side)" },
     { .name = "no-flip",
       .kind = OPTION_FLAG,
       .field = FIELD(no_flip),

@@ -175,7 +175,7 @@ void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
     if (o->batch == 0) o->batch = text ? 64 : 128;
     if (o->steps == 0 && o->epochs <= 0 && o->seconds <= 0) {
         /* Small sets are seen more often. */
-        double passes = (text ? 235000 : 480000) / (double)n;
+        double passes = (text ? 235000 : 540000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
     if (o->rate < 0) o->rate = 2e-3;
