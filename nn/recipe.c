@@ -172,13 +172,13 @@ int nn_recipe_model(const nn_recipe *r, nn_source *data, const uint32_t *which, 
 
 void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
     bool text = data->modality == NN_TEXT;
-    if (o->batch == 0) o->batch = text ? 64 : 128;
+    if (o->batch == 0) o->batch = 64; /* small ones: many updates in few passes */
     if (o->steps == 0 && o->epochs <= 0 && o->seconds <= 0) {
         /* Small sets are seen more often. */
-        double passes = (text ? 235000 : 540000) / (double)n;
+        double passes = (text ? 235000 : 590000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
-    if (o->rate < 0) o->rate = 2e-3;
+    if (o->rate < 0) o->rate = text ? 2e-3 : 1.5e-3;
     if (o->weight_decay < 0) o->weight_decay = 0.05;
     if (o->smoothing < 0) o->smoothing = 0.1;
     o->warm_up = 0.05;
