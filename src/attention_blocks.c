@@ -107,7 +107,7 @@ static void write_rows(const attn_head *head, const attn_query_block *x, const a
 static void end_block(const attn_head *head, running_block *r, worker *w, const attn_row_norms *norms) {
     const attn_attention_plan *p = head->p;
     const attn_tensor *out = &p->out;
-    head->kernels->finish(p->weighting, &r->state, w->inverse, w->lse, w->entropy);
+    head->kernels->finish(p->weighting, p->sinks.rank ? &head->sink : NULL, &r->state, w->inverse, w->lse, w->entropy);
     if (!r->begun) memset(r->o, 0, (size_t)(p->v_dim * head->kernels->q_block) * head->size);
     head->kernels->rescale(r->o, p->v_dim, w->inverse);
     int64_t at = head->b * out->stride[0] + head->h * out->stride[1] + r->x.i0 * out->stride[2];

@@ -42,7 +42,6 @@ static attn_status check_numbers(const attn_attention_args *a) {
     if (!(a->dropout >= 0 && a->dropout <= 1))
         return attn_fail(ATTN_BAD_ARGUMENT, "dropout is %g, not a probability from 0 to 1", a->dropout);
     if (a->dropout > 0) return not_built("dropout");
-    if (attn_present(&a->sinks)) return not_built("attention with sinks");
     return ATTN_OK;
 }
 
@@ -230,6 +229,18 @@ static attn_status plan_alibi_and_score_weight(attn_attention_plan *p, const att
     return plan_rows("score_weight", &a->score_weight, (const int64_t[]){ p->heads, p->dim }, p->q.dtype, &p->score_weight);
 }
 
+static attn_status plan_sinks(attn_attention_plan *p, const attn_attention_args *a) {
+    attn_status s;
+    if (!attn_present(&a->sinks)) return ATTN_OK;
+    if (a->weighting != ATTN_WEIGHT_SOFTMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "sinks are given, and only the softmax weighting has a denominator for them");
+    if ((s = attn_check_tensor("sinks", &a->sinks, 1, 1)) || (s = check_dtype_or_f32("sinks", &a->sinks, p->q.dtype)) ||
+        (s = check_shape("sinks", &a->sinks, 1, &p->heads)))
+        return s;
+    p->sinks = a->sinks;
+    return ATTN_OK;
+}
+
 /* ---- lengths and offsets --------------------------------------------------------------------------------- */
 
 static attn_status plan_lengths(const char *name, const attn_tensor *t, int64_t batch, int64_t longest, attn_plan_purpose purpose,
@@ -353,7 +364,7 @@ static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *
     *p = (attn_attention_plan){ .score = a->score, .weighting = a->weighting, .softcap = a->softcap };
     if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a))) return s;
     if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
-    if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) ||
+    if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) || (s = plan_sinks(p, a)) ||
         (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||
         (s = plan_lengths("kv_lengths", &a->kv_lengths, p->batch, p->kv_len, purpose, &p->kv_lengths)) ||
         (s = plan_offset(p, a, purpose)))
@@ -415,7 +426,6 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
                                   const attn_attention_grads *g) {
     attn_status s;
     const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len }, weight[] = { p->heads, p->dim };
-    if (attn_present(&g->dsinks)) return not_built("the gradient of sinks");
     if (attn_present(&g->dalpha)) return not_built("the gradient of alpha");
     if ((s = check_dout(p, g))) return s;
     *grads = (attn_attention_plan_grads){ .dout = g->dout };
@@ -424,7 +434,8 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
         (s = plan_input_gradient("dk", &g->dk, &a->k, &grads->dk)) ||
         (s = plan_input_gradient("dv", &g->dv, &a->v, &grads->dv)) ||
         (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
-        (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)))
+        (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)) ||
+        (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, scores, &grads->dsinks)))
         return s;
     if ((s = plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,
                                   &grads->dscore_weight)))

@@ -5,6 +5,7 @@
 #define ATTN_ATTENTION_PLAN_H
 
 #include "mask.h"
+#include "ref/element.h"
 #include "tensor.h"
 
 typedef struct attn_attention_plan {
@@ -16,6 +17,7 @@ typedef struct attn_attention_plan {
     attn_tensor mask, bias;                    /* optional, seen as [batch, heads, q_len, kv_len]: stride 0 where they repeat */
     attn_tensor alibi;                         /* optional, seen as [batch, heads] */
     attn_tensor score_weight;                  /* with ATTN_ADDITIVE, seen as [heads, dim] */
+    attn_tensor sinks;                         /* optional [heads] */
     attn_tensor q_lengths, kv_lengths, offset; /* optional, each seen as [batch]; values are in range */
 
     int32_t score, weighting;
@@ -36,6 +38,7 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dq, dk, dv;    /* each optional, shaped as its input */
     attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
     attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
+    attn_tensor dsinks;        /* the same */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */
 } attn_attention_plan_grads;
 
@@ -63,6 +66,11 @@ static inline int64_t attn_plan_offset(const attn_attention_plan *p, int64_t b) 
     if (p->top_left) return 0;
     if (p->offset.rank) return attn_int_at(&p->offset, b * p->offset.stride[0]);
     return attn_plan_kv_length(p, b) - attn_plan_q_length(p, b);
+}
+
+/* The sink of head h; there are sinks. */
+static inline double attn_plan_sink(const attn_attention_plan *p, int64_t h) {
+    return ref_load(p->sinks.data, p->sinks.dtype, h * p->sinks.stride[0]);
 }
 
 static inline attn_sight attn_plan_sight(const attn_attention_plan *p, int64_t b) {

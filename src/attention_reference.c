@@ -26,6 +26,12 @@ static ref_vector row_of(const attn_tensor *t, int64_t h) {
     return (ref_vector){ .data = attn_at(t, h * t->stride[0]), .stride = t->stride[1], .dtype = t->dtype };
 }
 
+static ref_weighting weighting_of(const attn_attention_plan *p, int64_t h) {
+    ref_weighting w = { .kind = p->weighting, .has_sink = p->sinks.rank != 0 };
+    if (w.has_sink) w.sink = attn_plan_sink(p, h);
+    return w;
+}
+
 static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h) {
     ref_attention a = {
         .q_len = p->q_len,
@@ -40,7 +46,7 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .bias = matrix_of(&p->bias, b, h),
         .sight = attn_plan_sight(p, b),
         .score = p->score,
-        .weighting = p->weighting,
+        .weighting = weighting_of(p, h),
         .score_weight = row_of(&p->score_weight, h),
         .scale = p->scale,
         .softcap = p->softcap,
@@ -185,16 +191,24 @@ static void dbias_row(void *context, int64_t item, void *scratch) {
     for (int64_t j = 0; j < t->shape[3]; j++) ref_put(out, j, sums[j]);
 }
 
-static void dalibi_slope(void *context, int64_t item, void *scratch) {
-    const reference_job *job = context;
+/* A gradient with one number per head, [batch | 1, heads | 1]. */
+static void number_of_heads(const reference_job *job, const attn_tensor *t, add_gradient add, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
-    const attn_tensor *t = &job->grads->dalibi;
     int64_t at[2] = { item / t->shape[1], item % t->shape[1] };
     attn_key_range entries = axis_at(t->shape[0], p->batch, at[0]), heads = axis_at(t->shape[1], p->heads, at[1]);
     double *sum = sums_in(p, scratch, 1);
-    for (int64_t b = entries.begin; b < entries.end; b++)
-        add_heads(job, b, heads.begin, heads.end, ref_attention_add_dalibi, scratch, sum);
+    for (int64_t b = entries.begin; b < entries.end; b++) add_heads(job, b, heads.begin, heads.end, add, scratch, sum);
     ref_store(t->data, t->dtype, at[0] * t->stride[0] + at[1] * t->stride[1], *sum);
+}
+
+static void dalibi_slope(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    number_of_heads(job, &job->grads->dalibi, ref_attention_add_dalibi, item, scratch);
+}
+
+static void dsinks_sink(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    number_of_heads(job, &job->grads->dsinks, ref_attention_add_dsink, item, scratch);
 }
 
 static void dscore_weight_row(void *context, int64_t item, void *scratch) {
@@ -235,5 +249,6 @@ void attn_reference_backward(const attn_attention_plan *p, const attn_attention_
     attn_session_run(session, items_of(&g->dv, 2), dv_of_value_head, &job);
     attn_session_run(session, items_of(&g->dbias, 1), dbias_row, &job);
     attn_session_run(session, items_of(&g->dalibi, 0), dalibi_slope, &job);
+    attn_session_run(session, items_of(&g->dsinks, 0), dsinks_sink, &job);
     attn_session_run(session, items_of(&g->dscore_weight, 1), dscore_weight_row, &job);
 }

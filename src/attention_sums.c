@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* d(bias) is the score gradient itself, summed over what the bias repeats along; ALiBi slopes and the additive score's weight sum
- * over all of a head. Every item owns its sums and adds in the order of batch entries, heads, rows and keys. */
+/* d(bias) is the score gradient itself, summed over what the bias repeats along; ALiBi slopes, sinks and the additive score's weight
+ * sum over all of a head. Every item owns its sums and adds in the order of batch entries, heads, rows and keys. */
 #include "attention_sums.h"
 #include "ref/element.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- memory ------------------------------------------------------------------------------------------------ */
@@ -37,6 +38,7 @@ attn_sums attn_sums_in(const attn_attention_plan *p, const attn_attention_plan_g
     attn_sums s = { .blocks = (p->q_len + lanes - 1) / lanes };
     /* batch * heads * q_len elements fit in memory: q has more */
     if (g->dalibi.rank) s.slope = attn_take(shared, p->batch * p->heads, s.blocks, sizeof(double));
+    if (g->dsinks.rank) s.sink = attn_take(shared, p->batch, p->heads, sizeof(double));
     if (g->dscore_weight.rank) s.weight = attn_take(shared, p->batch * p->heads * s.blocks, p->dim, attn_dtype_size(p->q.dtype));
     return s;
 }
@@ -111,15 +113,59 @@ static void share_item(void *context, int64_t item, void *scratch) {
     if (s->sums->slope) s->sums->slope[item] = slope;
 }
 
-/* The sum over every head (b, h) that belongs to entry (own_b, own_h) of a gradient whose extents are full or 1. */
-static double sum_of_slopes(const attn_attention_plan *p, const attn_sums *sums, const attn_tensor *t, int64_t own_b,
-                            int64_t own_h) {
+/* ---- sinks ------------------------------------------------------------------------------------------------- */
+
+/* Does row i see a key? Asked where that is not known otherwise. */
+static bool sees_a_key(const attn_head *head, int64_t i) {
+    const attn_tensor *mask = &head->p->mask, *bias = &head->p->bias;
+    attn_key_range keys = attn_row_keys(&head->sight, i);
+    for (int64_t j = keys.begin; j < keys.end; j++) {
+        const int64_t at[4] = { head->b, head->h, i, j };
+        int64_t mask_at = 0, bias_at = 0;
+        for (int axis = 0; axis < 4; axis++) {
+            mask_at += at[axis] * mask->stride[axis];
+            bias_at += at[axis] * bias->stride[axis];
+        }
+        bool masked = mask->rank && ref_load(mask->data, mask->dtype, mask_at) == 0;
+        if (!masked && (!bias->rank || ref_load(bias->data, bias->dtype, bias_at) != -INFINITY)) return true;
+    }
+    return false;
+}
+
+/* A sink's weight is mixed with nothing: dsink = -sum over rows of p_sink delta. A row without a key has p_sink 1, delta -d(lse). */
+static void sink_item(void *context, int64_t item, void *scratch) {
+    const sum_context *s = context;
+    const attn_attention_plan *p = s->c->p;
+    const attn_row_deltas *rows = &s->c->rows;
+    const attn_tensor *dlse = &s->c->g->dlse;
+    size_t size = attn_dtype_size(p->q.dtype);
+    attn_head head = { .p = p, .b = item / p->heads, .h = item % p->heads, .sight = attn_plan_sight(p, item / p->heads) };
+    double sink = attn_plan_sink(p, head.h), sum = 0;
+    (void)scratch;
+    for (int64_t i = 0; sink != -INFINITY && i < p->q_len; i++) {
+        int64_t row = item * p->q_len + i, at = head.b * dlse->stride[0] + head.h * dlse->stride[1] + i * dlse->stride[2];
+        double inverse = element(rows->norms.inverse, row, size), delta = element(rows->delta, row, size), weight = 1;
+        bool padding = i >= head.sight.q_length;
+        if (padding || (!isfinite(delta) && !sees_a_key(&head, i)))
+            delta = dlse->rank ? -ref_load(dlse->data, dlse->dtype, at) : 0;
+        else if (inverse != 0)
+            weight = exp(sink - element(rows->norms.max, row, size)) * inverse;
+        sum -= weight * delta;
+    }
+    s->sums->sink[item] = sum;
+}
+
+/* ---- sums of all ------------------------------------------------------------------------------------------- */
+
+/* The sum of `each` numbers of every head (b, h) that belongs to entry (own_b, own_h) of a gradient whose extents are full or 1. */
+static double sum_of_heads(const attn_attention_plan *p, const double *numbers, int64_t each, const attn_tensor *t, int64_t own_b,
+                           int64_t own_h) {
     double total = 0;
     for (int64_t b = 0; b < p->batch; b++)
         for (int64_t h = 0; h < p->heads; h++)
-            for (int64_t n = 0; n < sums->blocks; n++)
+            for (int64_t n = 0; n < each; n++)
                 if ((t->shape[0] == 1 || b == own_b) && (t->shape[1] == 1 || h == own_h))
-                    total += sums->slope[(b * p->heads + h) * sums->blocks + n];
+                    total += numbers[(b * p->heads + h) * each + n];
     return total;
 }
 
@@ -135,12 +181,17 @@ static double sum_of_weights(const attn_attention_plan *p, const attn_sums *sums
     return total * p->scale;
 }
 
+/* A gradient of one number per head. */
+static void write_heads(const attn_attention_plan *p, const attn_tensor *t, const double *numbers, int64_t each) {
+    for (int64_t b = 0; t->rank && b < t->shape[0]; b++)
+        for (int64_t h = 0; h < t->shape[1]; h++)
+            ref_store(t->data, t->dtype, b * t->stride[0] + h * t->stride[1], sum_of_heads(p, numbers, each, t, b, h));
+}
+
 static void write_sums(const attn_backward *c, const attn_sums *sums) {
-    const attn_tensor *slope = &c->g->dalibi, *weight = &c->g->dscore_weight;
-    for (int64_t b = 0; slope->rank && b < slope->shape[0]; b++)
-        for (int64_t h = 0; h < slope->shape[1]; h++)
-            ref_store(slope->data, slope->dtype, b * slope->stride[0] + h * slope->stride[1],
-                      sum_of_slopes(c->p, sums, slope, b, h));
+    const attn_tensor *weight = &c->g->dscore_weight;
+    write_heads(c->p, &c->g->dalibi, sums->slope, sums->blocks);
+    write_heads(c->p, &c->g->dsinks, sums->sink, 1);
     for (int64_t h = 0; weight->rank && h < weight->shape[0]; h++)
         for (int64_t d = 0; d < weight->shape[1]; d++)
             ref_store(weight->data, weight->dtype, h * weight->stride[0] + d * weight->stride[1],
@@ -233,7 +284,8 @@ static void run_bias(const attn_backward *c, attn_session *session) {
 void attn_sums_compute(const attn_backward *c, const attn_sums *sums, attn_session *session) {
     sum_context s = { .c = c, .sums = sums };
     if (c->g->dbias.rank) run_bias(c, session);
-    if (!c->g->dalibi.rank && !c->g->dscore_weight.rank) return;
-    attn_session_run(session, c->p->batch * c->p->heads * sums->blocks, share_item, &s);
+    if (c->g->dsinks.rank) attn_session_run(session, c->p->batch * c->p->heads, sink_item, &s);
+    if (c->g->dalibi.rank || c->g->dscore_weight.rank)
+        attn_session_run(session, c->p->batch * c->p->heads * sums->blocks, share_item, &s);
     write_sums(c, sums);
 }

@@ -3,7 +3,7 @@
  * inputs, with u = 2^-24 for f32 (2^-53 for f64), and per row
  *
  *     A = the largest |scale| sum_d |q_d k_jd| + |bias| + |slope * distance| over its live keys j
- *         (additive: |scale| sum_d |w_d| in place of the sum)
+ *         (additive: |scale| sum_d |w_d| in place of the sum), or |sink| where that is larger
  *     e = u ((2 dim + 16) A + kv_len + 32)
  *
  *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|)
@@ -53,7 +53,8 @@ static inline double row_magnitude(const attn_attention_plan *p, int64_t b, int6
                         (double)attn_distance(&sight, i, j));
         if (sum > largest) largest = sum;
     }
-    return largest;
+    double sink = p->sinks.rank ? fabs(attn_plan_sink(p, h)) : 0;
+    return isfinite(sink) && sink > largest ? sink : largest;
 }
 
 typedef struct row_bound {

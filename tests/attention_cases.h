@@ -163,8 +163,8 @@ static inline attn_see see_all(const attn_attention_args *a, int64_t top_k) {
 
 /* The same problem with every float input as f64 and outputs of its own. */
 static inline attn_attention_args in_f64(attn_attention_args a) {
-    attn_tensor *inputs[] = { &a.q, &a.k, &a.v, &a.bias, &a.alibi, &a.score_weight };
-    for (int i = 0; i < 6; i++)
+    attn_tensor *inputs[] = { &a.q, &a.k, &a.v, &a.bias, &a.alibi, &a.score_weight, &a.sinks };
+    for (int i = 0; i < 7; i++)
         if (inputs[i]->rank) *inputs[i] = dense_copy(*inputs[i], ATTN_F64);
     a.out = tensor4(ATTN_F64, a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3]);
     a.see = (attn_see){ 0 };
@@ -219,6 +219,10 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     if (between(seed, 0, 2) == 0) a.softcap = 0.5 + 5 * uniform(seed);
     if (between(seed, 0, 2) == 0) a.scale = normal(seed);
     if (between(seed, 0, 3) == 0) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (a.weighting == ATTN_WEIGHT_SOFTMAX && between(seed, 0, 2) == 0) {
+        a.sinks = tensor1(dtype, z.h);
+        for (int64_t h = 0; h < z.h; h++) put(a.sinks, h, 3 * normal(seed));
+    }
     a.see = see_all(&a, between(seed, 1, 5));
     return a;
 }

@@ -51,6 +51,7 @@ static attn_attention_grads all_gradients(const attn_attention_args *a, uint64_t
     if (a->bias.rank) g.dbias = tensor_of(dtype, a->bias.rank, a->bias.shape);
     if (a->alibi.rank) g.dalibi = tensor_of(dtype, a->alibi.rank, a->alibi.shape);
     if (a->score_weight.rank) g.dscore_weight = tensor_of(dtype, a->score_weight.rank, a->score_weight.shape);
+    if (a->sinks.rank) g.dsinks = tensor_of(dtype, 1, a->sinks.shape);
     return g;
 }
 
@@ -72,6 +73,7 @@ static void assert_gradients_are_slopes(attn_attention_args *a) {
     assert_is_the_gradient("dbias", g.dbias, a->bias, a, &g);
     assert_is_the_gradient("dalibi", g.dalibi, a->alibi, a, &g);
     assert_is_the_gradient("dscore_weight", g.dscore_weight, a->score_weight, a, &g);
+    assert_is_the_gradient("dsinks", g.dsinks, a->sinks, a, &g);
     free_blocks(NULL);
 }
 
@@ -170,6 +172,28 @@ static void gradients_under_every_mask_are_slopes(void **state) {
     }
 }
 
+static void gradients_of_sinks_are_slopes(void **state) {
+    (void)state;
+    uint64_t seed = 21;
+    for (int i = 0; i < 5; i++) {
+        attn_attention_args a = small_problem(ATTN_WEIGHT_SOFTMAX, 21);
+        a.sinks = tensor1(ATTN_F64, 4);
+        fill_normal(a.sinks, &seed);
+        put(a.sinks, 2, i == 4 ? 12 : -3); /* far above, below the scores */
+        if (i == 1) a.causal = ATTN_CAUSAL_TOP_LEFT;
+        if (i == 2) { /* rows without a key: their lse is the sink */
+            a.q_lengths = values1(ATTN_I32, 2, (double[]){ 3, 0 });
+            a.kv_lengths = values1(ATTN_I32, 2, (double[]){ 4, 5 });
+        }
+        if (i == 3) {
+            a.mask = tensor4(ATTN_BOOL, 2, 1, 4, 5);
+            fill_coin(a.mask, &seed, 0.5);
+            for (int64_t j = 0; j < 5; j++) put(a.mask, j, 0);
+        }
+        assert_gradients_are_slopes(&a);
+    }
+}
+
 static void gradients_of_everything_at_once_are_slopes(void **state) {
     (void)state;
     uint64_t seed = 7;
@@ -181,6 +205,7 @@ static void gradients_of_everything_at_once_are_slopes(void **state) {
     fill_normal(a.score_weight, &seed);
     fill_normal(a.bias, &seed);
     fill(a.alibi, 0.2);
+    a.sinks = values1(ATTN_F64, 4, (double[]){ 0, -0.5, 1.5, 0.3 });
     a.softcap = 1.5;
     a.causal = ATTN_CAUSAL;
     a.offset = values1(ATTN_I32, 2, (double[]){ 2, -1 });
@@ -465,6 +490,7 @@ static void assert_gradients_are_exact(attn_attention_args a) {
     if (g.dbias.rank) assert_rms_within("dbias", g.dbias, exact.dbias, bound);
     if (g.dalibi.rank) assert_rms_within("dalibi", g.dalibi, exact.dalibi, bound);
     if (g.dscore_weight.rank) assert_rms_within("dscore_weight", g.dscore_weight, exact.dscore_weight, bound);
+    if (g.dsinks.rank) assert_rms_within("dsinks", g.dsinks, exact.dsinks, bound);
     free_blocks(NULL);
 }
 
@@ -475,7 +501,7 @@ static void gradients_on_normal_inputs_are_within_the_published_bound(void **sta
                                             { 1, 2, 1, 2, 50, 50, 128, 32 },
                                             { 1, 1, 1, 1, 1, 90, 16, 16 } };
     for (int i = 0; i < 4; i++)
-        for (int option = 0; option < (shapes[i].dim < 20 ? 6 : 5); option++) {
+        for (int option = 0; option < (shapes[i].dim < 20 ? 7 : 6); option++) {
             uint64_t seed = 19;
             attn_attention_args a = problem(shapes[i], option == 1 ? ATTN_F64 : ATTN_F32, 19 + (uint64_t)i);
             if (option == 2) a.causal = ATTN_CAUSAL;
@@ -485,7 +511,11 @@ static void gradients_on_normal_inputs_are_within_the_published_bound(void **sta
                 a.softcap = 3;
             }
             if (option == 4) a.weighting = ATTN_WEIGHT_SIGMOID;
-            if (option == 5) { /* at small head sizes: the reference computes six tanh per score and size */
+            if (option == 5) {
+                a.sinks = tensor1(ATTN_F32, shapes[i].h);
+                fill(a.sinks, 2);
+            }
+            if (option == 6) { /* at small head sizes: the reference computes six tanh per score and size */
                 a.score = ATTN_ADDITIVE;
                 a.score_weight = tensor1(ATTN_F32, shapes[i].dim);
                 fill_normal(a.score_weight, &seed);
@@ -527,6 +557,7 @@ static void random_gradients_agree_with_the_reference(void **state) {
         assert_near("dbias", g.dbias, exact.dbias, a.q.dtype);
         assert_near("dalibi", g.dalibi, exact.dalibi, a.q.dtype);
         assert_near("dscore_weight", g.dscore_weight, exact.dscore_weight, a.q.dtype);
+        assert_near("dsinks", g.dsinks, exact.dsinks, a.q.dtype);
         free_blocks(NULL);
     }
 }
@@ -539,6 +570,7 @@ int main(void) {
         cmocka_unit_test_teardown(gradients_of_a_bias_come_back_in_its_broadcast_shape, free_blocks),
         cmocka_unit_test_teardown(gradients_of_alibi_slopes_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_under_every_mask_are_slopes, free_blocks),
+        cmocka_unit_test_teardown(gradients_of_sinks_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_everything_at_once_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_a_group_sum_over_its_query_heads, free_blocks),
         cmocka_unit_test_teardown(an_input_repeated_by_stride_0_gets_its_full_gradient, free_blocks),

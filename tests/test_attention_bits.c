@@ -38,6 +38,10 @@ static attn_attention_args some_problem(int which) {
         fill_normal(a.score_weight, &seed);
     }
     if (which == 5) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (which < 3) {
+        a.sinks = tensor1(dtypes[which], z.h);
+        fill_normal(a.sinks, &seed);
+    }
     a.see = see_all(&a, 3);
     return a;
 }
@@ -52,6 +56,7 @@ static attn_attention_grads some_gradients(const attn_attention_args *a) {
                                .dbias = tensor_of(a->bias.dtype, 4, a->bias.shape) };
     fill_normal(g.dout, &seed);
     if (a->score_weight.rank) g.dscore_weight = tensor1(dtype, a->q.shape[3]);
+    if (a->sinks.rank) g.dsinks = tensor1(dtype, a->sinks.shape[0]);
     return g;
 }
 
@@ -65,8 +70,8 @@ static attn_attention_args with_fresh_outputs(attn_attention_args a) {
 }
 
 static attn_attention_grads with_fresh_gradients(attn_attention_grads g) {
-    attn_tensor *outputs[] = { &g.dq, &g.dk, &g.dv, &g.dbias, &g.dscore_weight };
-    for (int i = 0; i < 5; i++) *outputs[i] = fresh(*outputs[i]);
+    attn_tensor *outputs[] = { &g.dq, &g.dk, &g.dv, &g.dbias, &g.dscore_weight, &g.dsinks };
+    for (int i = 0; i < 6; i++) *outputs[i] = fresh(*outputs[i]);
     return g;
 }
 
@@ -87,6 +92,7 @@ static void assert_same_gradients(const attn_attention_grads *g, const attn_atte
     assert_same_bits("dv", h->dv, g->dv);
     assert_same_bits("dbias", h->dbias, g->dbias);
     assert_same_bits("dscore_weight", h->dscore_weight, g->dscore_weight);
+    assert_same_bits("dsinks", h->dsinks, g->dsinks);
 }
 
 /* Forward and backward with `exec` give the bits of the plain call. */
@@ -214,6 +220,12 @@ static void strides_and_layouts_change_nothing(void **state) {
         h.dq = strided_copy(g.dq), h.dk = strided_copy(g.dk), h.dv = strided_copy(g.dv), h.dout = strided_copy(g.dout);
         h.dbias = strided_copy(g.dbias);
         if (g.dscore_weight.rank) h.dscore_weight = fresh(g.dscore_weight);
+        if (g.dsinks.rank) {
+            h.dsinks = fresh(g.dsinks);
+            b.sinks = attn_dense(a.sinks.dtype, poisoned(3 * 8 * (size_t)a.sinks.shape[0]), 1, a.sinks.shape);
+            b.sinks.stride[0] = 3;
+            for (int64_t n = 0; n < a.sinks.shape[0]; n++) put(b.sinks, n, get(a.sinks, n));
+        }
         attend(&a);
         attend(&b);
         assert_same_results(&a, &b);

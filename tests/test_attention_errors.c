@@ -116,13 +116,7 @@ static void what_is_not_built_says_so(void **state) {
     a.dropout = 0.1;
     assert_both_refuse(a, ATTN_UNSUPPORTED, "dropout is not built in this version");
     a = sound();
-    a.sinks = tensor1(ATTN_F32, H);
-    assert_both_refuse(a, ATTN_UNSUPPORTED, "sinks is not built in this version");
-    a = sound();
     attn_attention_grads g = sound_grads(&a);
-    g.dsinks = tensor1(ATTN_F32, H);
-    assert_backward_refuses(&a, g, ATTN_UNSUPPORTED, "not built in this version");
-    g = sound_grads(&a);
     g.dalpha = tensor1(ATTN_F32, 1);
     assert_backward_refuses(&a, g, ATTN_UNSUPPORTED, "not built in this version");
     a.k = dense_copy(a.k, ATTN_BF16);
@@ -343,6 +337,22 @@ static void slopes_and_additive_weights_of_another_shape_are_refused(void **stat
     assert_both_refuse(a, ATTN_BAD_ARGUMENT, "score_weight is given, and the score is not additive");
 }
 
+static void sinks_of_another_shape_dtype_or_weighting_are_refused(void **state) {
+    (void)state;
+    attn_attention_args a = sound();
+    a.sinks = tensor1(ATTN_F32, H + 1);
+    assert_both_refuse(a, ATTN_BAD_SHAPE, "sinks has shape [5], here it is [4]");
+    a.sinks = tensor2(ATTN_F32, B, H);
+    assert_both_refuse(a, ATTN_BAD_SHAPE, "sinks has rank 2");
+    a.sinks = tensor1(ATTN_F64, H);
+    assert_both_refuse(a, ATTN_BAD_ARGUMENT, "sinks is f64: here it is f32");
+    a.sinks = tensor1(ATTN_F32, H);
+    for (int32_t w = ATTN_WEIGHT_SIGMOID; w <= ATTN_WEIGHT_NORMALIZED_SUM; w++) {
+        a.weighting = w;
+        assert_both_refuse(a, ATTN_BAD_ARGUMENT, "sinks are given, and only the softmax weighting");
+    }
+}
+
 /* ---- lengths and offsets -------------------------------------------------------------------------------------------------- */
 
 static void a_length_out_of_range_names_its_entry(void **state) {
@@ -416,6 +426,9 @@ static void gradients_of_what_is_not_given_are_refused(void **state) {
     g.dalibi = tensor1(ATTN_F32, H);
     assert_backward_refuses(&a, g, ATTN_BAD_ARGUMENT, "dalibi is asked for, and there is no alibi");
     g = sound_grads(&a);
+    g.dsinks = tensor1(ATTN_F32, H);
+    assert_backward_refuses(&a, g, ATTN_BAD_ARGUMENT, "dsinks is asked for, and there is no sink");
+    g = sound_grads(&a);
     g.dscore_weight = tensor1(ATTN_F32, D);
     assert_backward_refuses(&a, g, ATTN_BAD_ARGUMENT, "dscore_weight is asked for, and there is no score_weight");
     g = sound_grads(&a);
@@ -485,6 +498,7 @@ int main(void) {
         cmocka_unit_test_teardown(dtypes_that_do_not_belong_are_refused, free_blocks),
         cmocka_unit_test_teardown(masks_and_biases_that_do_not_broadcast_are_refused, free_blocks),
         cmocka_unit_test_teardown(slopes_and_additive_weights_of_another_shape_are_refused, free_blocks),
+        cmocka_unit_test_teardown(sinks_of_another_shape_dtype_or_weighting_are_refused, free_blocks),
         cmocka_unit_test_teardown(a_length_out_of_range_names_its_entry, free_blocks),
         cmocka_unit_test_teardown(an_offset_beside_top_left_or_of_another_shape_is_refused, free_blocks),
         cmocka_unit_test_teardown(lse_and_entropy_belong_to_weightings_that_have_them, free_blocks),

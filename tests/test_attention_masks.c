@@ -351,6 +351,26 @@ static void nan_in_a_live_query_shows_in_its_row_and_nowhere_else(void **state) 
     }
 }
 
+/* A NaN's other bits are anything: those of memory set to 0xff, for one. */
+static void a_live_nan_shows_whatever_its_payload(void **state) {
+    (void)state;
+    for (int32_t dtype = ATTN_F32; dtype <= ATTN_F64; dtype += ATTN_F64 - ATTN_F32) {
+        attn_attention_args a = usual(dtype);
+        size_t size = attn_dtype_size(dtype);
+        attn_attention_grads g = { .dout = dense_copy(a.out, dtype), .dq = tensor_of(dtype, 4, a.q.shape) };
+        fill(g.dout, 1);
+        a.k = dense_copy(a.k, dtype);
+        memset(attn_at(&a.k, 3 * a.k.stride[2]), 0xff, size); /* entry 0, key head 0: its query heads' rows all see it */
+        a.see.lse = tensor3(accumulator(dtype), B, H, L);
+        attend(&a);
+        attend_backward(&a, &g);
+        for (int64_t i = 0; i < L; i++) {
+            assert_true(isnan(get4(a.out, 0, 0, i, 0)) && isnan(get3(a.see.lse, 0, 0, i)) && isnan(get4(g.dq, 0, 0, i, 0)));
+            assert_true(isfinite(get4(a.out, 1, 0, i, 0)) && isfinite(get4(g.dq, 1, 0, i, 0)));
+        }
+    }
+}
+
 static void a_fully_masked_row_is_0_its_lse_minus_infinity_its_entropy_0(void **state) {
     (void)state;
     static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_F16 };
@@ -423,6 +443,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_nan_bias_does_not_leak_from_where_the_mask_is_false, free_blocks),
         cmocka_unit_test_teardown(a_key_masked_from_one_row_only_shows_in_the_others, free_blocks),
         cmocka_unit_test_teardown(nan_in_a_live_query_shows_in_its_row_and_nowhere_else, free_blocks),
+        cmocka_unit_test_teardown(a_live_nan_shows_whatever_its_payload, free_blocks),
         cmocka_unit_test_teardown(a_fully_masked_row_is_0_its_lse_minus_infinity_its_entropy_0, free_blocks),
         cmocka_unit_test_teardown(the_keys_of_a_block_of_rows_are_those_of_its_rows, free_blocks),
     };

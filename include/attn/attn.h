@@ -202,11 +202,12 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  *            p = 1 / (1 + exp(-s))                    ATTN_WEIGHT_SIGMOID
  *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
  *            the other weightings: not built yet
+ *            a sink z adds exp(z - m) to the softmax's denominator alone (z = 0: softmax plus one; Xiao et al. 2024)
  *   mix      out_i = sum_j p_ij v_j
  *   see      what the weights were
  * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
  * causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
- * row that sees no key has out 0, lse -inf, entropy 0 and no gradients. NaN and infinity of live keys show as IEEE arithmetic has
+ * row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of the sink. NaN and infinity of live keys show as IEEE arithmetic has
  * it. */
 
 /* ATTN_CAUSAL: j <= i + offset, by default bottom-right: the last query stands on the last key. ATTN_CAUSAL_TOP_LEFT: j <= i, the
@@ -254,7 +255,7 @@ typedef struct attn_attention_args {
     attn_tensor bias;           /* optional, broadcasts the same way, q's dtype or F32; added to the scores; -inf masks */
     attn_tensor alibi;          /* optional slopes [heads] or [batch, heads], q's dtype or F32 */
     attn_tensor q_lengths, kv_lengths; /* optional I32/I64 [batch], from 0 to q_len, kv_len: what is beyond is padding */
-    attn_tensor sinks;          /* optional [heads]: logits in the softmax's denominator only (not built yet) */
+    attn_tensor sinks;          /* optional [heads]: q's dtype or F32: logits in the softmax's denominator only */
     double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1; finite */
     double      softcap;        /* 0: none; else positive and finite */
     double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 (not built yet); with another weighting an error */
@@ -269,8 +270,8 @@ typedef struct attn_attention_grads {
     attn_tensor dlse;           /* in, optional [batch, heads, q_len], F32 (F64 for F64 input): to see.lse; softmax only */
     attn_tensor dq, dk, dv;     /* out, each optional: their input's shape, its dtype or F32; summed over the heads of a group */
     attn_tensor dbias, dsinks, dalibi, dalpha, dscore_weight; /* out, each optional; an extent of 1 is summed over */
-                                /* Broadcast to the scores, [batch, heads], [heads, dim]; the input has to be there. */
-                                /* dsinks and dalpha: not built yet */
+                                /* Broadcast to the scores, [batch, heads] twice, [heads, dim]; the input has to be there. */
+                                /* dalpha: not built yet */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_grads;
 
@@ -282,7 +283,7 @@ ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, 
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
 /* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
  * dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
- * ds_ij q_i, dv_j = sum_i p_ij dout_i, dbias = ds, through the softcap where there is one. Weights are computed again, block by
+ * ds_ij q_i, dv_j = sum_i p_ij dout_i, dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
  * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
  * the rest of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);

@@ -8,7 +8,6 @@
  *
  * A key that is masked is skipped everywhere, never multiplied by 0: what stands in its memory does not matter. */
 #include "attention.h"
-#include "weighting.h"
 
 #include <math.h>
 
@@ -120,7 +119,7 @@ static void see_top(const ref_attention *a, int64_t i, const ref_rows *row) {
 
 static void see_row(const ref_attention *a, int64_t i, const ref_rows *row, ref_norm norm, double *received) {
     if (a->lse.data) ref_put(a->lse, i, ref_lse(norm));
-    if (a->entropy.data) ref_put(a->entropy, i, ref_entropy(a->kv_len, row->live, norm, row->s, row->p));
+    if (a->entropy.data) ref_put(a->entropy, i, ref_entropy(&a->weighting, a->kv_len, row->live, norm, row->s, row->p));
     for (int64_t j = 0; a->weights.data && j < a->kv_len; j++) ref_set(a->weights, i, j, row->p[j]);
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] += row->p[j];
     if (a->top_k > 0) see_top(a, i, row);
@@ -132,7 +131,7 @@ void ref_attention_forward(const ref_attention *a, ref_rows *row, double *receiv
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] = 0;
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
-        ref_norm norm = ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+        ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
         if (a->out.data) mix(a, i, row);
         see_row(a, i, row, norm, received);
     }

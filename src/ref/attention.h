@@ -6,6 +6,7 @@
 
 #include "../mask.h"
 #include "element.h"
+#include "weighting.h"
 
 #include <stddef.h>
 
@@ -16,7 +17,8 @@ typedef struct ref_attention {
     ref_matrix out;        /* optional [q_len, v_dim] */
     ref_matrix mask, bias; /* optional [q_len, kv_len] */
     attn_sight sight;      /* what lengths, causal masks and windows leave to see */
-    int32_t score, weighting;
+    int32_t score;
+    ref_weighting weighting;
     ref_vector score_weight; /* [dim], for the additive score */
     double scale, softcap;   /* softcap 0: none */
     double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
@@ -38,6 +40,7 @@ typedef struct ref_rows {
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
     double *dp, *ds;    /* [kv_len] their gradients */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
+    double dsink;       /* the gradient of the sink */
     bool *live;         /* [kv_len] the keys that query i sees */
 } ref_rows;
 
@@ -65,6 +68,7 @@ void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, 
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
 void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw);
 void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dslope);
+void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink);
 /* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
 void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
                              int64_t step);

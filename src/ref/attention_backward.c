@@ -2,14 +2,13 @@
 /* The gradients of attention, as calculus gives them. Every sum over rows visits them in order and computes the row afresh, so
  * nothing but one row is ever held. A masked key takes part in nothing. */
 #include "attention.h"
-#include "weighting.h"
 
 #include <math.h>
 
 /* Row i up to the scores: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds. */
 static void backward_row(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row) {
     ref_attention_scores(a, i, row);
-    ref_norm norm = ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+    ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
     for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
     for (int64_t j = 0; j < a->kv_len; j++) {
         row->dp[j] = 0;
@@ -17,7 +16,7 @@ static void backward_row(const ref_attention *a, const ref_attention_grads *g, i
         for (int64_t c = 0; c < a->v_dim; c++) row->dp[j] += row->dout[c] * ref_at(a->v, j, c);
     }
     double dlse = g->dlse.data ? ref_get(g->dlse, i) : 0;
-    ref_weigh_backward(a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
+    row->dsink = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
 }
 
 /* capped = c tanh(raw / c) and raw = scale * score, so dscore = ds (1 - (capped / c)^2) scale. */
@@ -72,7 +71,7 @@ void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, 
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv) {
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
-        ref_weigh(a->weighting, a->kv_len, row->live, row->s, row->p);
+        ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
         for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
         for (int64_t j = 0; j < a->kv_len; j++) {
             if (!row->live[j]) continue;
@@ -99,6 +98,13 @@ void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads 
         backward_row(a, g, i, row);
         for (int64_t j = 0; j < a->kv_len; j++)
             if (row->live[j]) *dslope -= row->ds[j] * (double)attn_distance(&a->sight, i, j);
+    }
+}
+
+void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        *dsink += row->dsink;
     }
 }
 

@@ -20,9 +20,11 @@ static double live_max(int64_t n, const bool *live, const double *s) {
 }
 
 /* The maximum is taken off first, so that no exponential overflows. */
-static ref_norm softmax(int64_t n, const bool *live, const double *s, double *p) {
+static ref_norm softmax(const ref_weighting *w, int64_t n, const bool *live, const double *s, double *p) {
     ref_norm norm = { .max = live_max(n, live, s) };
+    if (w->has_sink && !(w->sink <= norm.max) && !isnan(norm.max)) norm.max = w->sink;
     if (norm.max == -INFINITY) return norm; /* nothing to share out: all weights stay 0 */
+    if (w->has_sink) norm.sum = exp(w->sink - norm.max);
     for (int64_t j = 0; j < n; j++)
         if (live[j]) norm.sum += exp(s[j] - norm.max);
     for (int64_t j = 0; j < n; j++)
@@ -30,24 +32,34 @@ static ref_norm softmax(int64_t n, const bool *live, const double *s, double *p)
     return norm;
 }
 
-/* d p_j / d s_k = p_j ([j = k] - p_k) and d lse / d s_k = p_k, so ds_k = p_k (dp_k - sum_j p_j dp_j + dlse). */
-static void softmax_backward(int64_t n, const bool *live, const double *p, const double *dp, double dlse, double *ds) {
+/* d p_j / d s_k = p_j ([j = k] - p_k) and d lse / d s_k = p_k, so ds_k = p_k (dp_k - sum_j p_j dp_j + dlse). So it is for the
+ * sink, whose dp is 0: nothing is mixed with its weight. */
+static double softmax_backward(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *p,
+                               const double *dp, double dlse, double *ds) {
     double mean = 0;
     for (int64_t j = 0; j < n; j++)
         if (live[j]) mean += p[j] * dp[j];
     for (int64_t j = 0; j < n; j++)
         if (live[j]) ds[j] = p[j] * (dp[j] - mean + dlse);
+    if (!w->has_sink || w->sink == -INFINITY) return 0;
+    return exp(w->sink - norm.max) / norm.sum * (dlse - mean);
 }
 
 double ref_lse(ref_norm norm) { return isinf(norm.max) ? norm.max : norm.max + log(norm.sum); }
 
-/* -sum p ln p = ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. */
-double ref_entropy(int64_t n, const bool *live, ref_norm norm, const double *s, const double *p) {
-    if (norm.max == -INFINITY) return 0;
-    double shifted = 0;
-    for (int64_t j = 0; j < n; j++)
-        if (live[j] && p[j] != 0) shifted += p[j] * (s[j] - norm.max);
-    return log(norm.sum) - shifted;
+/* -sum p ln p = sum p ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. The p sum to 1 but for the sink's
+ * share. */
+double ref_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p) {
+    double shifted = 0, share = 0;
+    bool any = false;
+    for (int64_t j = 0; j < n; j++) {
+        if (!live[j] || p[j] == 0) continue;
+        any = true;
+        share += p[j];
+        shifted += p[j] * (s[j] - norm.max);
+    }
+    if (!any) return 0;
+    return (w->has_sink ? share : 1) * log(norm.sum) - shifted;
 }
 
 /* ---- sigmoid: p_j = 1 / (1 + exp(-s_j)) ------------------------------------------------------------------- */
@@ -90,21 +102,21 @@ static void normalized_sum_backward(int64_t n, const bool *live, ref_norm norm, 
 
 /* ---- by name ----------------------------------------------------------------------------------------------- */
 
-ref_norm ref_weigh(int32_t weighting, int64_t n, const bool *live, const double *s, double *p) {
+ref_norm ref_weigh(const ref_weighting *w, int64_t n, const bool *live, const double *s, double *p) {
     for (int64_t j = 0; j < n; j++) p[j] = 0;
-    switch (weighting) {
-    case ATTN_WEIGHT_SOFTMAX: return softmax(n, live, s, p);
+    switch (w->kind) {
+    case ATTN_WEIGHT_SOFTMAX: return softmax(w, n, live, s, p);
     case ATTN_WEIGHT_NORMALIZED_SUM: return normalized_sum(n, live, s, p);
     default: sigmoid(n, live, s, p); return (ref_norm){ 0 };
     }
 }
 
-void ref_weigh_backward(int32_t weighting, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p,
-                        const double *dp, double dlse, double *ds) {
+double ref_weigh_backward(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p,
+                          const double *dp, double dlse, double *ds) {
     for (int64_t j = 0; j < n; j++) ds[j] = 0;
-    switch (weighting) {
-    case ATTN_WEIGHT_SOFTMAX: softmax_backward(n, live, p, dp, dlse, ds); break;
-    case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); break;
-    default: sigmoid_backward(n, live, s, p, dp, ds); break;
+    switch (w->kind) {
+    case ATTN_WEIGHT_SOFTMAX: return softmax_backward(w, n, live, norm, p, dp, dlse, ds);
+    case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); return 0;
+    default: sigmoid_backward(n, live, s, p, dp, ds); return 0;
     }
 }
