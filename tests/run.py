@@ -98,6 +98,7 @@ def run_modules(folder, build, words, count):
         if not wanted(module.stem, words):
             continue
         start = time.monotonic()
+        sys.modules.pop(module.stem, None)  # another folder's module may have had this name
         suite = unittest.defaultTestLoader.loadTestsFromName(module.stem)
         result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
         failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
