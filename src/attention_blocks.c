@@ -72,6 +72,10 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (p->dropout.on) {
+        attn_tile_keep(head, &r->x, keys.begin, n_keys);
+        head->kernels->multiply(w->m.s, w->m.keep, n_keys);
+    }
     if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
     head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
                                          .v = w->m.v,

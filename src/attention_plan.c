@@ -41,7 +41,6 @@ static attn_status check_numbers(const attn_attention_args *a) {
         return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g: it belongs to the weighting alpha-entmax alone", a->alpha);
     if (!(a->dropout >= 0 && a->dropout <= 1))
         return attn_fail(ATTN_BAD_ARGUMENT, "dropout is %g, not a probability from 0 to 1", a->dropout);
-    if (a->dropout > 0) return not_built("dropout");
     return ATTN_OK;
 }
 
@@ -151,6 +150,15 @@ static double one_over_root(int64_t dim) {
     volatile double size = (double)dim, scale = 1 / sqrt(size);
     attn_fp_leave(caller);
     return scale;
+}
+
+/* The same for the survivors' factor. */
+static attn_dropout_rule dropout_rule(const attn_attention_args *a) {
+    unsigned caller = attn_fp_enter();
+    volatile double p = a->dropout;
+    volatile attn_dropout_rule rule = attn_dropout_rule_of(p, a->seed, a->dropout_offset);
+    attn_fp_leave(caller);
+    return rule;
 }
 
 static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args *a) {
@@ -363,6 +371,7 @@ static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *
     attn_status s;
     *p = (attn_attention_plan){ .score = a->score, .weighting = a->weighting, .softcap = a->softcap };
     if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a))) return s;
+    p->dropout = dropout_rule(a);
     if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
     if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) || (s = plan_sinks(p, a)) ||
         (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||

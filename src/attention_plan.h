@@ -5,6 +5,7 @@
 #define ATTN_ATTENTION_PLAN_H
 
 #include "mask.h"
+#include "philox.h"
 #include "ref/element.h"
 #include "tensor.h"
 
@@ -24,6 +25,7 @@ typedef struct attn_attention_plan {
     bool top_left;         /* the offset is 0 */
     int64_t left, right;   /* the window, a causal mask included (right 0); -1: unbounded */
     double scale, softcap; /* scale is resolved; softcap 0: none */
+    attn_dropout_rule dropout;
 
     /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. */
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;

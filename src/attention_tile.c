@@ -38,6 +38,7 @@ attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, 
                            .live = attn_take(a, k->k_block, 1, sizeof(uint64_t)),
                            .lanes = attn_take(a, k->k_block, 1, sizeof(uint64_t)) };
     if (p->bias.rank) m.bias = attn_take(a, k->k_block, k->q_block, size);
+    if (p->dropout.on) m.keep = attn_take(a, k->k_block, k->q_block, size);
     if (!lie_densely(&p->k, p->dim)) m.k = attn_take(a, k->k_block, p->dim, size);
     if (values) m.v = attn_take(a, k->k_block, p->v_dim, size);
     if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
@@ -151,6 +152,13 @@ static void read_bias(const attn_head *head, const attn_query_block *x, int64_t 
     int64_t at = head->b * bias->stride[0] + head->h * bias->stride[1] + x->i0 * bias->stride[2] + j0 * bias->stride[3];
     head->kernels->pack(attn_at(bias, at), bias->stride[2], bias->stride[3], x->n_rows, n_keys, head->m.bias);
     head->kernels->add_bias(head->m.s, head->m.bias, n_keys, head->m.live);
+}
+
+/* ---- dropout --------------------------------------------------------------------------------------------- */
+
+void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys) {
+    head->kernels->keep(&(attn_keep_tile){
+        .rule = &head->p->dropout, .b = head->b, .h = head->h, .i0 = x->i0, .j0 = j0, .n_keys = n_keys, .keep = head->m.keep });
 }
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
  *         (additive: |scale| sum_d |w_d| in place of the sum), or |sink| where that is larger
  *     e = u ((2 dim + 16) A + kv_len + 32)
  *
- *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|)
+ *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|); with dropout times 1 / (1 - p)
  *     lse      e + u |lse|  entropy  e (2 + 2 A)       received  q_len e (its largest over rows) */
 #ifndef ATTENTION_BOUNDS_H
 #define ATTENTION_BOUNDS_H
@@ -89,6 +89,7 @@ static inline void assert_row_within_bounds(const attn_attention_args *a, const 
             if (v > largest) largest = v;
         }
         double size = p->weighting == ATTN_WEIGHT_SIGMOID ? sum : largest;
+        if (p->dropout.on) size *= p->dropout.scale;
         assert_within("out", a->out, row * p->v_dim + c, get(exact->out, row * p->v_dim + c), bound.e * size);
     }
     for (int64_t j = 0; exact->see.weights.rank && j < p->kv_len; j++)

@@ -183,7 +183,7 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     if (between(seed, 0, 3) == 0) {
         a.score = ATTN_ADDITIVE;
         a.score_weight = tensor1(dtype, z.dim);
-        fill_normal(a.score_weight, seed);
+        for (int64_t d = 0; d < z.dim; d++) put(a.score_weight, d, normal(seed) / sqrt((double)z.dim));
     }
     if (between(seed, 0, 2) == 0) a.causal = (int32_t)between(seed, 1, 2);
     if (between(seed, 0, 2) == 0) {
@@ -222,6 +222,11 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     if (a.weighting == ATTN_WEIGHT_SOFTMAX && between(seed, 0, 2) == 0) {
         a.sinks = tensor1(dtype, z.h);
         for (int64_t h = 0; h < z.h; h++) put(a.sinks, h, 3 * normal(seed));
+    }
+    if (between(seed, 0, 3) == 0) {
+        a.dropout = 0.5 * uniform(seed);
+        a.seed = random_word(seed);
+        a.dropout_offset = (uint64_t)between(seed, 0, 1) * random_word(seed);
     }
     a.see = see_all(&a, between(seed, 1, 5));
     return a;

@@ -194,6 +194,21 @@ static void gradients_of_sinks_are_slopes(void **state) {
     }
 }
 
+static void gradients_under_dropout_are_slopes_of_the_same_mask(void **state) {
+    (void)state;
+    static const double rates[] = { 0.1, 0.5, 0.9, 1 };
+    for (int32_t w = ATTN_WEIGHT_SOFTMAX; w <= ATTN_WEIGHT_NORMALIZED_SUM; w++)
+        for (int i = 0; i < 4; i++) {
+            attn_attention_args a = small_problem(w, 22);
+            a.dropout = rates[i];
+            a.seed = 5;
+            a.dropout_offset = (uint64_t)i;
+            if (i == 1) a.causal = ATTN_CAUSAL;
+            if (i == 2 && w == ATTN_WEIGHT_SOFTMAX) a.sinks = values1(ATTN_F64, 4, (double[]){ 0, 1, -1, 2 });
+            assert_gradients_are_slopes(&a);
+        }
+}
+
 static void gradients_of_everything_at_once_are_slopes(void **state) {
     (void)state;
     uint64_t seed = 7;
@@ -206,6 +221,7 @@ static void gradients_of_everything_at_once_are_slopes(void **state) {
     fill_normal(a.bias, &seed);
     fill(a.alibi, 0.2);
     a.sinks = values1(ATTN_F64, 4, (double[]){ 0, -0.5, 1.5, 0.3 });
+    a.dropout = 0.25;
     a.softcap = 1.5;
     a.causal = ATTN_CAUSAL;
     a.offset = values1(ATTN_I32, 2, (double[]){ 2, -1 });
@@ -571,6 +587,7 @@ int main(void) {
         cmocka_unit_test_teardown(gradients_of_alibi_slopes_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_under_every_mask_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_sinks_are_slopes, free_blocks),
+        cmocka_unit_test_teardown(gradients_under_dropout_are_slopes_of_the_same_mask, free_blocks),
         cmocka_unit_test_teardown(gradients_of_everything_at_once_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_a_group_sum_over_its_query_heads, free_blocks),
         cmocka_unit_test_teardown(an_input_repeated_by_stride_0_gets_its_full_gradient, free_blocks),

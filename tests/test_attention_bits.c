@@ -38,6 +38,10 @@ static attn_attention_args some_problem(int which) {
         fill_normal(a.score_weight, &seed);
     }
     if (which == 5) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (which % 2 == 0) {
+        a.dropout = 0.3;
+        a.seed = 77;
+    }
     if (which < 3) {
         a.sinks = tensor1(dtypes[which], z.h);
         fill_normal(a.sinks, &seed);
@@ -194,6 +198,7 @@ static void batch_neighbours_change_nothing(void **state) {
     (void)state;
     for (int which = 0; which < PROBLEMS; which++) {
         attn_attention_args a = some_problem(which);
+        a.dropout = 0; /* which draws by the number of the entry */
         attend(&a);
         for (int64_t b = 0; b < a.q.shape[0]; b++) {
             attn_attention_args one = a;

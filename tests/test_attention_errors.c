@@ -113,9 +113,6 @@ static void what_is_not_built_says_so(void **state) {
         assert_both_refuse(a, ATTN_UNSUPPORTED, "is not built in this version");
     }
     a = sound();
-    a.dropout = 0.1;
-    assert_both_refuse(a, ATTN_UNSUPPORTED, "dropout is not built in this version");
-    a = sound();
     attn_attention_grads g = sound_grads(&a);
     g.dalpha = tensor1(ATTN_F32, 1);
     assert_backward_refuses(&a, g, ATTN_UNSUPPORTED, "not built in this version");

@@ -203,6 +203,7 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
  *            the other weightings: not built yet
  *            a sink z adds exp(z - m) to the softmax's denominator alone (z = 0: softmax plus one; Xiao et al. 2024)
+ *            dropout p then keeps each weight with probability 1 - p, 1 / (1 - p) times as large (Srivastava et al. 2014)
  *   mix      out_i = sum_j p_ij v_j
  *   see      what the weights were
  * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
@@ -259,8 +260,11 @@ typedef struct attn_attention_args {
     double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1; finite */
     double      softcap;        /* 0: none; else positive and finite */
     double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 (not built yet); with another weighting an error */
-    double      dropout;        /* 0: none; a probability up to 1 (not built yet) */
-    uint64_t    seed, dropout_offset; /* of the dropout's counter-based generator (not built yet) */
+    double      dropout;        /* 0: none; a probability up to 1, which leaves nothing */
+    uint64_t    seed, dropout_offset; /* of the dropout: the same two drop the same weights, forward and backward. Key j of row */
+                                /* i is dropped where word j & 3 of Philox-4x32-10 with counter (j >> 2, i, batch entry, head) */
+                                /* is below round(dropout * 2^32); the key is seed, or with an offset other than 0 the first */
+                                /* two words of counter (offset, 0) under it */
     attn_see    see;            /* all optional */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_args;
@@ -283,7 +287,7 @@ ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, 
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
 /* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
  * dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
- * ds_ij q_i, dv_j = sum_i p_ij dout_i, dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
+ * ds_ij q_i, dv_j = sum_i p_ij dout_i (p after dropout, which multiplies dp as well), dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
  * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
  * the rest of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);

@@ -117,6 +117,14 @@ typedef struct attn_mix_tile {
     void *o;              /* panel [v_dim][lane] */
 } attn_mix_tile;
 
+/* Which weights dropout keeps. */
+typedef struct attn_keep_tile {
+    const struct attn_dropout_rule *rule;
+    int64_t b, h, i0, j0; /* of the tile's first lane and key; j0 is a multiple of 4 */
+    int64_t n_keys;
+    void *keep; /* out: tile [n_keys][lane] of 0 and rule->scale */
+} attn_keep_tile;
+
 /* c[key][column] += sum over rows of a[key][row] * x[row][column]: what the keys of a unit gather from some blocks of rows. */
 typedef struct attn_gather {
     const void *a; /* tiles [block][n_keys][lane]; `a_block` elements from one block to the next */
@@ -173,6 +181,10 @@ typedef struct attn_attention_kernels {
     bool (*weigh[3])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
     /* Scores become final weights, given a finished row's max and 1 / sum. */
     void (*weigh_again[3])(void *s, int64_t n_keys, const void *max, const void *inverse);
+
+    /* Dropout, and what it multiplies: s *= by. */
+    void (*keep)(const attn_keep_tile *t);
+    void (*multiply)(void *s, const void *by, int64_t n_keys);
 
     /* The way back, by weighting: scores become final weights in s, and dp (what the weights' gradient is) becomes the scores' in
      * dp. delta per lane: sum of p dp over the keys, less d(lse). Then through the softcap, `capped` being the capped scores. */

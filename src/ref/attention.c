@@ -3,7 +3,7 @@
  *
  *     score    s_ij = scale * q_i . k_j, capped, biased, masked
  *     weight   p_ij = softmax over j of s_ij (or another weighting)
- *     mix      o_i  = sum_j p_ij v_j
+ *     mix      o_i  = sum_j p_ij v_j            p_ij after dropout
  *     see      what the weights were
  *
  * A key that is masked is skipped everywhere, never multiplied by 0: what stands in its memory does not matter. */
@@ -15,7 +15,7 @@
 
 size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim) {
     size_t keys, vectors, bytes, wide = (size_t)(dim > v_dim ? dim : v_dim);
-    if (__builtin_mul_overflow((size_t)kv_len, 5 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
+    if (__builtin_mul_overflow((size_t)kv_len, 6 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
     if (__builtin_mul_overflow(wide, 3 * sizeof(double), &vectors)) return SIZE_MAX;
     return __builtin_add_overflow(keys, vectors, &bytes) ? SIZE_MAX : bytes;
 }
@@ -31,7 +31,8 @@ ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim) {
                        .p = at + 3 * wide + 2 * kv_len,
                        .dp = at + 3 * wide + 3 * kv_len,
                        .ds = at + 3 * wide + 4 * kv_len,
-                       .live = (bool *)(at + 3 * wide + 5 * kv_len) };
+                       .keep = at + 3 * wide + 5 * kv_len,
+                       .live = (bool *)(at + 3 * wide + 6 * kv_len) };
 }
 
 /* ---- score --------------------------------------------------------------------------------------------------- */
@@ -78,6 +79,7 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
             if (a->bias.data) score += ref_at(a->bias, i, j);
             if (a->has_alibi) score -= a->slope * (double)attn_distance(&a->sight, i, j);
         }
+        row->keep[j] = attn_dropout_factor(&a->dropout, a->b, a->h, i, j);
         row->capped[j] = capped;
         row->s[j] = score;
         if (a->scores.data) see_score(a, i, j, raw, capped, score);
@@ -90,7 +92,7 @@ static void mix(const ref_attention *a, int64_t i, ref_rows *row) {
     for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] = 0;
     for (int64_t j = 0; j < a->kv_len; j++) {
         if (!row->live[j]) continue;
-        for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] += row->p[j] * ref_at(a->v, j, c);
+        for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] += row->p[j] * row->keep[j] * ref_at(a->v, j, c);
     }
     for (int64_t c = 0; c < a->v_dim; c++) ref_set(a->out, i, c, row->sum[c]);
 }

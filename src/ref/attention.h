@@ -5,6 +5,7 @@
 #define ATTN_REF_ATTENTION_H
 
 #include "../mask.h"
+#include "../philox.h"
 #include "element.h"
 #include "weighting.h"
 
@@ -23,6 +24,8 @@ typedef struct ref_attention {
     double scale, softcap;   /* softcap 0: none */
     double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
     bool has_alibi;
+    attn_dropout_rule dropout;
+    int64_t b, h; /* which head this is, as dropout counts them */
 
     /* what is to be seen, each optional */
     ref_vector lse, entropy;    /* [q_len] */
@@ -38,7 +41,8 @@ typedef struct ref_rows {
     double *q;          /* [dim] query i */
     double *capped;     /* [kv_len] scores after softcap */
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
-    double *dp, *ds;    /* [kv_len] their gradients */
+    double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
+    double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
     double dsink;       /* the gradient of the sink */
     bool *live;         /* [kv_len] the keys that query i sees */
@@ -49,7 +53,7 @@ size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim);
 /* Lays them out in `memory`, which is aligned to 8 bytes. */
 ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim);
 
-/* Fills in q, live, capped and s of row i; and a->scores. */
+/* Fills in q, live, capped, s and keep of row i; and a->scores. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
 /* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
 void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);

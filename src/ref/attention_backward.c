@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* Row i up to the scores: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds. */
+/* Row i up to the scores: o_i = sum_j p_ij keep_ij v_j, so dp_ij = keep_ij do_i . v_j; the weighting takes dp to ds. */
 static void backward_row(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row) {
     ref_attention_scores(a, i, row);
     ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
@@ -14,6 +14,7 @@ static void backward_row(const ref_attention *a, const ref_attention_grads *g, i
         row->dp[j] = 0;
         if (!row->live[j]) continue;
         for (int64_t c = 0; c < a->v_dim; c++) row->dp[j] += row->dout[c] * ref_at(a->v, j, c);
+        row->dp[j] *= row->keep[j];
     }
     double dlse = g->dlse.data ? ref_get(g->dlse, i) : 0;
     row->dsink = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
@@ -67,7 +68,7 @@ void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, 
     }
 }
 
-/* dv_j = sum_i p_ij do_i */
+/* dv_j = sum_i p_ij keep_ij do_i */
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv) {
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
@@ -75,7 +76,7 @@ void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, 
         for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
         for (int64_t j = 0; j < a->kv_len; j++) {
             if (!row->live[j]) continue;
-            for (int64_t c = 0; c < a->v_dim; c++) dv[j * a->v_dim + c] += row->p[j] * row->dout[c];
+            for (int64_t c = 0; c < a->v_dim; c++) dv[j * a->v_dim + c] += row->p[j] * row->keep[j] * row->dout[c];
         }
     }
 }
