@@ -173,8 +173,8 @@ static void forward_item(void *context, int64_t item, void *scratch) {
 
 bool attn_blocks_cover(const attn_attention_plan *p) {
     int32_t dtype = p->q.dtype;
-    return attn_kernels_of(p) != NULL && (!p->out.rank || p->out.dtype == dtype) && (!p->bias.rank || p->bias.dtype == dtype) &&
-           (!p->score_weight.rank || p->score_weight.dtype == dtype);
+    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && (!p->out.rank || p->out.dtype == dtype) &&
+           (!p->bias.rank || p->bias.dtype == dtype) && (!p->score_weight.rank || p->score_weight.dtype == dtype);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }

@@ -18,9 +18,9 @@ void attn_scale_elements(void *x, int64_t n, size_t size, double by) {
 
 /* ---- rows -------------------------------------------------------------------------------------------------- */
 
-/* The sigmoid divides by nothing. Otherwise out gives delta, and lse the softmax's normaliser. */
+/* Out gives delta, and lse the softmax's normaliser. */
 static bool computes_forward(const attn_attention_plan *p) {
-    if (p->weighting == ATTN_WEIGHT_SIGMOID) return false;
+    if (attn_plan_is_elementwise(p)) return false;
     return !p->out.rank || p->weighting != ATTN_WEIGHT_SOFTMAX || !p->lse.rank;
 }
 
@@ -95,7 +95,7 @@ static void delta_item(void *context, int64_t item, void *scratch) {
     x.n_rows = queries < 0 ? 0 : queries < x.n_written ? queries : x.n_written;
     const attn_tensor own = c->rows.out ? forward_plan(p, c->rows.out).out : p->out;
     attn_fill(w.delta, rows, head.size, 0);
-    if (p->weighting != ATTN_WEIGHT_SIGMOID) {
+    if (!attn_plan_is_elementwise(p)) {
         pack_rows(&head, &c->g->dout, &x, w.dout);
         pack_rows(&head, &own, &x, w.out);
         head.kernels->inner_lanes(w.dout, w.out, p->v_dim, w.delta);

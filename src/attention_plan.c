@@ -22,12 +22,10 @@ static attn_status check_score_and_weighting(const attn_attention_args *a) {
         return attn_fail(ATTN_BAD_ARGUMENT, "weighting is %d: no such weighting", (int)a->weighting);
     if (a->causal < ATTN_NOT_CAUSAL || a->causal > ATTN_CAUSAL_TOP_LEFT)
         return attn_fail(ATTN_BAD_ARGUMENT, "causal is %d: no such mask", (int)a->causal);
-    if (a->score == ATTN_COSINE) return not_built("the cosine score");
     switch (a->weighting) {
     case ATTN_WEIGHT_SPARSEMAX: return not_built("the weighting sparsemax");
     case ATTN_WEIGHT_ENTMAX15: return not_built("the weighting entmax-1.5");
     case ATTN_WEIGHT_ENTMAX: return not_built("the weighting alpha-entmax");
-    case ATTN_WEIGHT_RELU2: return not_built("the weighting relu^2");
     case ATTN_WEIGHT_HARDMAX: return not_built("the weighting hardmax");
     default: return ATTN_OK;
     }

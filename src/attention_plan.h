@@ -53,6 +53,11 @@ attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_at
 attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                          const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose);
 
+/* A weight depends on its score alone: rows are divided by nothing. */
+static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {
+    return p->weighting == ATTN_WEIGHT_SIGMOID || p->weighting == ATTN_WEIGHT_RELU2;
+}
+
 /* ---- per batch entry ---------------------------------------------------------------------------------- */
 
 static inline int64_t attn_plan_q_length(const attn_attention_plan *p, int64_t b) {

@@ -155,6 +155,11 @@ static void dk_of_key_head(void *context, int64_t item, void *scratch) {
     int64_t b = item / p->k_heads, h = item % p->k_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->dim);
     add_heads(job, b, h * p->k_group, (h + 1) * p->k_group, ref_attention_add_dk, scratch, sums);
+    if (p->score == ATTN_COSINE && p->heads > 0) {
+        ref_attention head = head_of(p, b, h * p->k_group);
+        ref_rows row = rows_in(p, scratch);
+        ref_attention_key_gradient(&head, &row, sums);
+    }
     store_matrix(matrix_of(&job->grads->dk, b, h), p->kv_len, p->dim, sums);
 }
 

@@ -21,7 +21,7 @@ typedef struct attn_tile_memory {
     void *keep;      /* the same, when there is dropout */
     uint64_t *live;  /* [k_block] */
     uint64_t *lanes; /* [k_block] */
-    void *k;         /* [k_block][dim], for keys that do not lie densely */
+    void *k;         /* [k_block][dim], for keys that do not lie densely, or not with length 1 as the cosine score has them */
     void *v;         /* [k_block][v_dim], in groups of columns */
     void *weight;    /* [dim] of the additive score */
 } attn_tile_memory;
@@ -41,7 +41,7 @@ typedef struct attn_head {
 typedef struct attn_query_block {
     int64_t i0, n_rows, n_written;
     attn_block_keys keys;
-    void *panel; /* [dim][q_block] */
+    void *panel; /* [dim][q_block]; with the cosine score each query has length 1 */
 } attn_query_block;
 
 typedef enum attn_tile_kind { ATTN_TILE_EMPTY, ATTN_TILE_PARTLY, ATTN_TILE_FULL } attn_tile_kind;

@@ -180,7 +180,9 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     z.k_heads = z.h / group_k;
     z.v_heads = z.h / group_v;
     attn_attention_args a = problem(z, dtype, random_word(seed));
-    if (between(seed, 0, 3) == 0) {
+    int64_t score = between(seed, 0, 7);
+    if (score == 2 && z.dim > 1) a.score = ATTN_COSINE; /* of one number it is its sign, and dq is 0 */
+    if (score < 2) {
         a.score = ATTN_ADDITIVE;
         a.score_weight = tensor1(dtype, z.dim);
         for (int64_t d = 0; d < z.dim; d++) put(a.score_weight, d, normal(seed) / sqrt((double)z.dim));
@@ -218,7 +220,7 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     }
     if (between(seed, 0, 2) == 0) a.softcap = 0.5 + 5 * uniform(seed);
     if (between(seed, 0, 2) == 0) a.scale = normal(seed);
-    if (between(seed, 0, 3) == 0) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (between(seed, 0, 2) == 0) a.weighting = between(seed, 0, 1) ? ATTN_WEIGHT_SIGMOID : ATTN_WEIGHT_RELU2;
     if (a.weighting == ATTN_WEIGHT_SOFTMAX && between(seed, 0, 2) == 0) {
         a.sinks = tensor1(dtype, z.h);
         for (int64_t h = 0; h < z.h; h++) put(a.sinks, h, 3 * normal(seed));

@@ -195,12 +195,13 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
 /* For query i over keys j of one head, in this order:
  *   score    s = scale * q_i . k_j                    ATTN_DOT (Vaswani et al. 2017)
  *            s = scale * sum_d w_d tanh(q_id + k_jd)  ATTN_ADDITIVE (Bahdanau et al. 2015); the L x S x dim tensor never exists
- *            ATTN_COSINE (q and k of length 1): not built yet
+ *            s = scale * q_i . k_j / (|q_i| |k_j|)    ATTN_COSINE; 0 for a zero vector
  *   then     s = c tanh(s / c) with softcap c;  s += bias;  s -= slope |i + offset - j| (ALiBi, Press et al. 2022);  masks
  *   weight   p = exp(s - m) / sum_j exp(s - m)        ATTN_WEIGHT_SOFTMAX: one sweep over the keys (Milakov and Gimelshein 2018),
  *                                                     block by block (FlashAttention, Dao et al. 2022)
  *            p = 1 / (1 + exp(-s))                    ATTN_WEIGHT_SIGMOID
  *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
+ *            p = max(s, 0)^2                          ATTN_WEIGHT_RELU2 (So et al. 2021)
  *            the other weightings: not built yet
  *            a sink z adds exp(z - m) to the softmax's denominator alone (z = 0: softmax plus one; Xiao et al. 2024)
  *            dropout p then keeps each weight with probability 1 - p, 1 / (1 - p) times as large (Srivastava et al. 2014)
@@ -215,7 +216,7 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  * offset is 0, and giving one is ATTN_BAD_ARGUMENT. */
 enum { ATTN_NOT_CAUSAL = 0, ATTN_CAUSAL, ATTN_CAUSAL_TOP_LEFT };
 enum { ATTN_DOT = 0, ATTN_ADDITIVE, ATTN_COSINE };
-/* What scores become. The softmax divides by the sum over live keys; the sigmoid divides by nothing. */
+/* What scores become. The softmax divides by the sum over live keys; the sigmoid and relu^2 divide by nothing. */
 enum { ATTN_WEIGHT_SOFTMAX = 0, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM, ATTN_WEIGHT_SPARSEMAX, ATTN_WEIGHT_ENTMAX15,
        ATTN_WEIGHT_ENTMAX, ATTN_WEIGHT_RELU2, ATTN_WEIGHT_HARDMAX };
 enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
@@ -286,7 +287,7 @@ ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, 
 /* Writes a->out and what a->see asks for. */
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
 /* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
- * dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
+ * dp_ij; for relu^2 2 max(s_ij, 0) dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
  * ds_ij q_i, dv_j = sum_i p_ij dout_i (p after dropout, which multiplies dp as well), dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
  * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
  * the rest of a->see is checked and not written. Writes only what g asks for. */

@@ -38,7 +38,9 @@ typedef struct ref_attention {
 
 /* The row that is worked on. The caller lends the memory. */
 typedef struct ref_rows {
-    double *q;          /* [dim] query i */
+    double *q;          /* [dim] query i; of length 1 with ATTN_COSINE */
+    double *k;          /* [dim] the key at work, with ATTN_COSINE: of length 1 */
+    double q_length;    /* with ATTN_COSINE: what q was divided by; 0 for a zero vector */
     double *capped;     /* [kv_len] scores after softcap */
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
@@ -52,6 +54,11 @@ typedef struct ref_rows {
 size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim);
 /* Lays them out in `memory`, which is aligned to 8 bytes. */
 ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim);
+
+/* x of length 1, in place; a zero vector stays. Returns what it was divided by: its length, 0 for a zero vector. */
+double ref_unit_vector(int64_t n, double *x);
+/* Key j of length 1, and its length. */
+double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k);
 
 /* Fills in q, live, capped, s and keep of row i; and a->scores. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
@@ -67,7 +74,9 @@ typedef struct ref_attention_grads {
 
 /* dq [q_len, dim] of this head. */
 void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq);
-/* The others belong to more than this head: its share is added. dk [kv_len, dim], dv [kv_len, v_dim], dw [dim]. */
+/* The others belong to more than this head: its share is added. dk [kv_len, dim], dv [kv_len, v_dim], dw [dim]. With ATTN_COSINE dk is
+ * that of keys of length 1, which ref_attention_key_gradient takes to the keys' own when all heads were added. */
+void ref_attention_key_gradient(const ref_attention *a, ref_rows *row, double *dk);
 void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk);
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
 void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw);

@@ -32,9 +32,28 @@ static double additive_slope(const ref_attention *a, const ref_rows *row, int64_
     return ref_get(a->score_weight, d) * (1 - t) * (1 + t);
 }
 
-/* score = q . k: d score / dq = k. */
+/* score = q . k: d score / dq = k. cosine: the same with q and k of length 1, and then through q's length. */
 static double slope_in_q(const ref_attention *a, const ref_rows *row, int64_t j, int64_t d) {
+    if (a->score == ATTN_COSINE) return row->k[d];
     return a->score == ATTN_ADDITIVE ? additive_slope(a, row, j, d) : ref_at(a->k, j, d);
+}
+
+/* From the gradient g of a vector of length 1, u = x / |x|, to that of x: (g - u (u . g)) / |x|. A zero vector has none, and a
+ * gradient of 0 stays 0 whatever x is. */
+static void through_length(int64_t n, const double *unit, double length, double *g) {
+    double along = 0;
+    bool any = false;
+    for (int64_t d = 0; d < n; d++) any |= g[d] != 0;
+    if (!any) return;
+    for (int64_t d = 0; d < n; d++) along += unit[d] * g[d];
+    for (int64_t d = 0; d < n; d++) g[d] = length == 0 ? 0 : (g[d] - unit[d] * along) / length;
+}
+
+void ref_attention_key_gradient(const ref_attention *a, ref_rows *row, double *dk) {
+    for (int64_t j = 0; j < a->kv_len; j++) {
+        double length = ref_attention_unit_key(a, j, row->k);
+        through_length(a->dim, row->k, length, dk + j * a->dim);
+    }
 }
 
 /* score = q . k: d score / dk = q. */
@@ -50,8 +69,10 @@ void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_
         for (int64_t j = 0; j < a->kv_len; j++) {
             if (!row->live[j]) continue;
             double dscore = score_gradient(a, row, j);
+            if (a->score == ATTN_COSINE) ref_attention_unit_key(a, j, row->k);
             for (int64_t d = 0; d < a->dim; d++) row->sum[d] += dscore * slope_in_q(a, row, j, d);
         }
+        if (a->score == ATTN_COSINE) through_length(a->dim, row->q, row->q_length, row->sum);
         for (int64_t d = 0; d < a->dim; d++) ref_set(dq, i, d, row->sum[d]);
     }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The weightings, each with its gradient below it: softmax, sigmoid, normalised sum. */
+/* The weightings, each with its gradient below it: softmax, sigmoid, normalised sum, relu^2. */
 #include "weighting.h"
 
 #include <attn/attn.h>
@@ -100,6 +100,20 @@ static void normalized_sum_backward(int64_t n, const bool *live, ref_norm norm, 
         if (live[j]) ds[j] = (dp[j] - mean) / norm.sum;
 }
 
+/* ---- relu^2: p_j = max(s_j, 0)^2 --------------------------------------------------------------------------- */
+
+static double rectified(double s) { return s > 0 || isnan(s) ? s : 0; }
+
+static void relu2(int64_t n, const bool *live, const double *s, double *p) {
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) p[j] = rectified(s[j]) * rectified(s[j]);
+}
+
+static void relu2_backward(int64_t n, const bool *live, const double *s, const double *dp, double *ds) {
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) ds[j] = 2 * rectified(s[j]) * dp[j];
+}
+
 /* ---- by name ----------------------------------------------------------------------------------------------- */
 
 ref_norm ref_weigh(const ref_weighting *w, int64_t n, const bool *live, const double *s, double *p) {
@@ -107,6 +121,7 @@ ref_norm ref_weigh(const ref_weighting *w, int64_t n, const bool *live, const do
     switch (w->kind) {
     case ATTN_WEIGHT_SOFTMAX: return softmax(w, n, live, s, p);
     case ATTN_WEIGHT_NORMALIZED_SUM: return normalized_sum(n, live, s, p);
+    case ATTN_WEIGHT_RELU2: relu2(n, live, s, p); return (ref_norm){ 0 };
     default: sigmoid(n, live, s, p); return (ref_norm){ 0 };
     }
 }
@@ -117,6 +132,7 @@ double ref_weigh_backward(const ref_weighting *w, int64_t n, const bool *live, r
     switch (w->kind) {
     case ATTN_WEIGHT_SOFTMAX: return softmax_backward(w, n, live, norm, p, dp, dlse, ds);
     case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); return 0;
+    case ATTN_WEIGHT_RELU2: relu2_backward(n, live, s, dp, ds); return 0;
     default: sigmoid_backward(n, live, s, p, dp, ds); return 0;
     }
 }
