@@ -64,7 +64,8 @@ void attn_unit_vector(void *x, int64_t n, int64_t step, size_t size) {
     inverse_length by = inverse_length_of(x, n, step, size);
     float *f = x;
     if (size == sizeof(float) && step == 1)
-        for (int64_t d = 0; d < n; d++) f[d] = (float)((double)f[d] * by.rest); /* of floats the power is 1, 0 or NaN like the rest */
+        for (int64_t d = 0; d < n; d++)
+            f[d] = (float)((double)f[d] * by.rest); /* of floats the power is 1, 0 or NaN like the rest */
     else
         for (int64_t d = 0; d < n; d++) put(x, d * step, size, element(x, d * step, size) * by.power * by.rest);
 }
@@ -75,8 +76,7 @@ void attn_unit_gradient(const void *x, int64_t x_step, void *g, int64_t g_step, 
     for (int64_t d = 0; d < n; d++) any |= element(g, d * g_step, size) != 0;
     if (!any) return;
     inverse_length by = inverse_length_of(x, n, x_step, size);
-    for (int64_t d = 0; d < n; d++)
-        along += element(x, d * x_step, size) * by.power * by.rest * element(g, d * g_step, size);
+    for (int64_t d = 0; d < n; d++) along += element(x, d * x_step, size) * by.power * by.rest * element(g, d * g_step, size);
     for (int64_t d = 0; d < n; d++) {
         double unit = element(x, d * x_step, size) * by.power * by.rest;
         put(g, d * g_step, size, (element(g, d * g_step, size) - unit * along) * by.power * by.rest);

@@ -175,7 +175,7 @@ static inline attn_attention_args in_f64(attn_attention_args a) {
 static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) {
     int64_t group_k = between(seed, 1, 2), group_v = between(seed, 1, 2), b = between(seed, 1, 3);
     problem_shape z = {
-        b, 2 * between(seed, 1, 2), 0, 0, between(seed, 1, 40), between(seed, 1, 90), between(seed, 1, 40), between(seed, 1, 40)
+        b, 2 * between(seed, 1, 2), 0, 0, between(seed, 1, 40), between(seed, 2, 90), between(seed, 1, 40), between(seed, 1, 40)
     };
     z.k_heads = z.h / group_k;
     z.v_heads = z.h / group_v;
