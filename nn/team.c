@@ -289,6 +289,9 @@ int nn_team_gradient(nn_team *t, const nn_batch *batch, double *loss, double *no
 
 /* ---- updates ------------------------------------------------------------------------------------------------------------------ */
 
+/* Trainings of some thousand steps: the usual 0.999 would remember gradients of a time when the rate was another. */
+static const double SECOND_MOMENT_DECAY = 0.98;
+
 typedef struct updating {
     nn_team *team;
     const nn_update *update;
@@ -306,6 +309,7 @@ static void update_item(void *context, int32_t worker, size_t item) {
         .v = piece_view(t, piece, t->second),
         .gradient = piece_view(t, piece, t->gradients[0]),
         .lr = job->update->lr,
+        .beta2 = SECOND_MOMENT_DECAY,
         .weight_decay = t->model->parameters.all[piece->parameter].decays ? job->update->weight_decay : 0,
         .grad_scale = job->update->scale,
         .step = job->update->step,

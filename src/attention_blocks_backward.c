@@ -6,6 +6,7 @@
 #include "attention_gradient.h"
 #include "attention_sums.h"
 #include "attention_unit.h"
+#include "walk.h"
 
 #include <string.h>
 
@@ -31,7 +32,7 @@ typedef struct wave_context {
     bool dq, dk, dv;
     int64_t group, first_chunk, n_chunks, n_blocks;
     void *shares; /* [WAVE][batch, heads, blocks] panels [dim][q_block] of dq */
-    void *totals; /* [batch, heads, blocks] panels: the shares of earlier waves */
+    void *totals; /* [batch, heads, blocks] panels: the shares of earlier waves; a single chunk's share is the total itself */
 } wave_context;
 
 typedef struct chunk_worker {
@@ -206,13 +207,22 @@ static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, 
     if (c->dk && !additive(p)) gather(head, w, w->tiles.ds, w->q, n_rows, p->dim, dk);
 }
 
+/* Zeros for the blocks of a group that no unit has begun. */
+static void clear_shares(const wave_context *c, const attn_head *head, int64_t chunk, int64_t i0, const bool *begun) {
+    int64_t block = i0 / head->kernels->q_block;
+    for (int i = 0; c->dq && i < GROUP && block + i < c->n_blocks; i++)
+        if (!begun[i]) memset(share_at(c, head, chunk, block + i), 0, panel_bytes(head));
+}
+
 static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, attn_key_range keys, int64_t i0) {
     const attn_attention_plan *p = head->p;
     int64_t lanes = head->kernels->q_block, unit = head->kernels->k_block, n_rows = head->sight.q_length - i0;
     bool begun[GROUP] = { false };
     if (n_rows > GROUP * lanes) n_rows = GROUP * lanes;
     attn_key_range some = attn_rows_keys(&head->sight, i0, i0 + n_rows).some;
-    if (some.begin >= keys.end || some.end <= keys.begin) return;
+    bool sees = n_rows > 0 && some.begin < keys.end && some.end > keys.begin;
+    if (additive(p) || !sees) clear_shares(c, head, chunk, i0, begun);
+    if (!sees) return;
     for (int i = 0; i * lanes < n_rows; i++) attn_gradient_block_at(c->c, head, &w->blocks[i], i0 + i * lanes);
     if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, w->dout);
     if (c->dk && cosine(p)) pack_unit_rows_in_lines(head, i0, n_rows, w->unit_q, w->q);
@@ -221,6 +231,7 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
         if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
     }
+    if (!additive(p)) clear_shares(c, head, chunk, i0, begun);
 }
 
 /* ---- a chunk of keys ----------------------------------------------------------------------------------------- */
@@ -228,12 +239,10 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
 /* Rows of a chunk into a gradient. */
 static void write_chunk(const attn_tensor *t, int64_t b, int64_t h, attn_key_range keys, const void *rows, int64_t row,
                         size_t size) {
-    for (int64_t j = keys.begin; j < keys.end; j++) {
-        const char *from = (const char *)rows + (size_t)((j - keys.begin) * row) * size;
-        int64_t at = b * t->stride[0] + h * t->stride[1] + j * t->stride[2];
-        for (int64_t column = 0; column < t->shape[3]; column++)
-            memcpy(attn_at(t, at + column * t->stride[3]), from + (size_t)column * size, size);
-    }
+    int64_t at = b * t->stride[0] + h * t->stride[1];
+    for (int64_t j = keys.begin; j < keys.end; j++)
+        attn_copy_strided(size, t->shape[3], (const char *)rows + (size_t)((j - keys.begin) * row) * size, 1,
+                          attn_at(t, at + j * t->stride[2]), t->stride[3]);
 }
 
 static void pack_chunk(const attn_head *head, chunk_worker *w, attn_key_range keys) {
@@ -277,11 +286,8 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
     attn_fill(w.dv, n_keys * v_dim, size, 0);
     for (int64_t h = own * c->group; h < (own + 1) * c->group; h++) {
         attn_head head = attn_head_at(p, b, h, w.m);
-        if (c->dq) {
-            if (!additive(p)) pack_chunk(&head, &w, keys);
-            memset(share_at(c, &head, chunk, 0), 0, (size_t)c->n_blocks * panel_bytes(&head));
-        }
-        for (int64_t i0 = 0; i0 < head.sight.q_length; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
+        if (c->dq && !additive(p)) pack_chunk(&head, &w, keys);
+        for (int64_t i0 = 0; i0 < p->q_len; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
     attn_scale_elements(w.dk, n_keys * dim, size, p->scale);
     if (c->dk && cosine(p)) finish_cosine(p, b, own, keys, w.dk, dim);
@@ -300,7 +306,7 @@ static void add_elements(void *to, const void *from, int64_t n, size_t size) {
     }
 }
 
-/* One block: the wave's shares are added to the total; after the last wave that is dq. */
+/* One block: the wave's shares are added to the total, which is the first share to begin with; after the last wave that is dq. */
 static void dq_item(void *context, int64_t item, void *scratch) {
     const wave_context *c = context;
     const attn_attention_plan *p = c->c->p;
@@ -311,8 +317,12 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     head.b = head_number / p->heads;
     head.h = head_number % p->heads;
     char *total = panel_at(c, &head, c->totals, block);
-    if (c->first_chunk == 0) attn_fill(total, n, head.size, 0);
-    for (int64_t chunk = 0; chunk < c->n_chunks; chunk++) add_elements(total, share_at(c, &head, chunk, block), n, head.size);
+    int64_t begin = c->first_chunk == 0 ? 1 : 0;
+    if (c->n_chunks == 0)
+        attn_fill(total, n, head.size, 0);
+    else if (begin == 1 && c->totals != c->shares)
+        memcpy(total, share_at(c, &head, 0, block), (size_t)n * head.size);
+    for (int64_t chunk = begin; chunk < c->n_chunks; chunk++) add_elements(total, share_at(c, &head, chunk, block), n, head.size);
     int64_t length = (int64_t)CHUNK * head.kernels->k_block, i0 = block * lanes;
     if ((c->first_chunk + c->n_chunks) * length < p->kv_len) return;
     attn_scale_elements(total, n, head.size, p->scale);
@@ -340,7 +350,7 @@ static wave_context wave_in(const attn_attention_plan *p, const attn_attention_p
     /* batch * heads * blocks is at most the number of q's elements */
     int64_t n = p->batch * p->heads * c.n_blocks, panel = p->dim, chunks = chunks_of(p) < WAVE ? chunks_of(p) : WAVE;
     c.totals = attn_take(shared, n, panel, size * (size_t)k->q_block);
-    c.shares = attn_take(shared, n, panel, size * (size_t)(k->q_block * chunks));
+    c.shares = chunks > 1 ? attn_take(shared, n, panel, size * (size_t)(k->q_block * chunks)) : c.totals;
     return c;
 }
 

@@ -10,9 +10,9 @@
 void attn_scale_elements(void *x, int64_t n, size_t size, double by) {
     for (int64_t i = 0; i < n; i++) {
         if (size == sizeof(float))
-            ((float *)x)[i] *= (float)by;
+            ((float *)x)[i] = ((float *)x)[i] * (float)by + 0.0F;
         else
-            ((double *)x)[i] *= by;
+            ((double *)x)[i] = ((double *)x)[i] * by + 0.0;
     }
 }
 

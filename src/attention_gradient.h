@@ -47,7 +47,7 @@ attn_tile_kind attn_gradient_tile_at(attn_head *head, const attn_gradient_block 
 /* From ds to the gradient of scale * score. */
 void attn_gradient_uncap(const attn_head *head, attn_gradient_tile t, int64_t n_keys);
 
-/* x * by, elementwise. */
+/* x * by, elementwise; +0 for -0, so that a share of zeros more or less does not show. */
 void attn_scale_elements(void *x, int64_t n, size_t size, double by);
 
 #endif

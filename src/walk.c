@@ -72,6 +72,10 @@ void attn_walk_strided(const attn_walk *w, int64_t begin, int64_t end, attn_run 
 void attn_copy_strided(size_t size, int64_t n, const void *source, int64_t from, void *target, int64_t to) {
     const char *s = source;
     char *t = target;
+    if (from == 1 && to == 1) {
+        memmove(t, s, (size_t)n * size);
+        return;
+    }
     switch (size) { /* memcpy of a known size is one move, and may alias anything */
     case 2:
         for (int64_t i = 0; i < n; i++) memcpy(t + 2 * i * to, s + 2 * i * from, 2);

@@ -2,6 +2,7 @@
 """What the tests of the program share: running it, and a folder of arrays that is gone after the test."""
 import os
 import pathlib
+import pty
 import subprocess
 import tempfile
 import unittest
@@ -18,6 +19,13 @@ class ProgramTest(unittest.TestCase):
         self._folder = tempfile.TemporaryDirectory(prefix="attn-test-")
         self.addCleanup(self._folder.cleanup)
         self.folder = pathlib.Path(self._folder.name)
+
+    def open_terminal(self):
+        """Two ends of a terminal; the test is skipped where there is none to be had (a chroot without /dev/pts)."""
+        try:
+            return pty.openpty()
+        except OSError as error:
+            self.skipTest(f"this machine gives no terminals: {error}")
 
     def run_attn(self, *words, stdin=b"", env=None):
         """Runs attn with these words (strings, numbers, paths); bytes out and in."""

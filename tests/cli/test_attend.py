@@ -139,6 +139,16 @@ class Output(AttendTest):
         self.check(q, k, v, weighting="sigmoid", causal=True, see=("weights", "received"))
         self.check(np.abs(q), np.abs(k), v, weighting="normalized-sum", mask=self.random.random((5, 7)) < 0.7, see=("weights",))
 
+    def test_a_sink_is_one_more_key_whose_value_is_0(self):
+        q, k, v = self.normal(2, 3, 8), self.normal(2, 5, 8), self.normal(2, 5, 4)
+        sinks = self.normal(2)
+        bias = np.zeros((1, 2, 3, 6), "f4")
+        bias[0, :, :, 5] = sinks[:, None]
+        self.good(*self.words(q, k, v, {"sinks": sinks}), "-o", "out.npy")
+        more = [np.concatenate([x, np.zeros((2, 1, x.shape[2]), "f4")], axis=1) for x in (k, v)]
+        expected = attention(*map(self.lifted, (q, *more)), bias=bias)["out"]
+        np.testing.assert_allclose(self.lifted(self.load("out.npy")), expected, rtol=3e-6, atol=3e-6)
+
     def test_normalised_sum_of_the_literature(self):
         x = np.arange(1.0, 6.0).reshape(5, 1)
         self.good(*self.words(np.array([[1.1]]), x, x, {"weighting": "normalized-sum"}), "-o", "out.npy", "--weights", "w.npy")

@@ -4,7 +4,6 @@ import html.parser
 import json
 import os
 import pathlib
-import pty
 import shutil
 import struct
 import subprocess
@@ -95,7 +94,7 @@ class ExplainTest(ProgramTest):
         self.assertIn("\u2588" * 24, self.good("explain", "words", "red apple on the road", env={"LC_ALL": "C.UTF-8"}).decode())
 
     def on_terminal(self, *words, **env):
-        master, slave = pty.openpty()
+        master, slave = self.open_terminal()
         kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
         process = subprocess.Popen([ATTN, *words], stdin=slave, stdout=slave, stderr=slave, cwd=self.folder, env={**kept, **env})
         os.close(slave)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person at a terminal sees: arrays as tables, and no waiting for input that nobody will type."""
 import os
-import pty
 import subprocess
 import unittest
 
@@ -13,7 +12,7 @@ from program import ATTN, ProgramTest
 class TerminalTest(ProgramTest):
     def on_terminal(self, *words):
         """The exit code and what a terminal would show of stdout, with the terminal as stdin, too."""
-        master, slave = pty.openpty()
+        master, slave = self.open_terminal()
         process = subprocess.Popen([ATTN, *words], stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=self.folder)
         os.close(slave)
         shown = b""
