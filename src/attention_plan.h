@@ -25,6 +25,7 @@ typedef struct attn_attention_plan {
     bool top_left;         /* the offset is 0 */
     int64_t left, right;   /* the window, a causal mask included (right 0); -1: unbounded */
     double scale, softcap; /* scale is resolved; softcap 0: none */
+    double alpha;          /* of sparsemax (2), entmax-1.5 and alpha-entmax */
     attn_dropout_rule dropout;
 
     /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. */
@@ -41,6 +42,7 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
     attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
     attn_tensor dsinks;        /* the same */
+    attn_tensor dalpha;        /* optional [1] */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */
 } attn_attention_plan_grads;
 

@@ -8,6 +8,7 @@
  *
  *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|); with dropout times 1 / (1 - p)
  *     relu^2   weights e (1 + A)^2, out e (1 + A)^2 sum_j |v_jc|
+ *     sparsemax, entmax, hardmax: entropy kv_len e (1 - ln e)
  *     lse      e + u |lse|  entropy  e (2 + 2 A)       received  q_len e (its largest over rows) */
 #ifndef ATTENTION_BOUNDS_H
 #define ATTENTION_BOUNDS_H
@@ -111,9 +112,13 @@ static inline void assert_row_within_bounds(const attn_attention_args *a, const 
     for (int64_t j = 0; exact->see.scores.rank && j < p->kv_len; j++)
         assert_within("scores", a->see.scores, row * p->kv_len + j, get(exact->see.scores, row * p->kv_len + j), bound.e);
     if (exact->see.lse.rank) {
-        double lse = get(exact->see.lse, row), entropy = get(exact->see.entropy, row);
+        double lse = get(exact->see.lse, row);
         assert_within("lse", a->see.lse, row, lse, bound.e + u * fabs(lse));
-        assert_within("entropy", a->see.entropy, row, entropy, bound.e * (2 + 2 * bound.magnitude));
+    }
+    if (exact->see.entropy.rank) {
+        double smooth = bound.e * (2 + 2 * bound.magnitude), steep = (double)p->kv_len * bound.e * (1 - log(bound.e));
+        assert_within("entropy", a->see.entropy, row, get(exact->see.entropy, row),
+                      p->weighting == ATTN_WEIGHT_SOFTMAX ? smooth : steep);
     }
     int64_t top_k = exact->see.top_index.rank ? exact->see.top_index.shape[3] : 0;
     for (int64_t r = 0; r < top_k; r++) {

@@ -20,6 +20,11 @@ static double loss_of(const attn_attention_args *a, const attn_attention_grads *
     return loss;
 }
 
+/* How far a difference may be from its slope. A weight of entmax bends without bound where it comes in: p = t^(1 / (alpha - 1)). */
+static double slope_bound(const attn_attention_args *a) {
+    return a->weighting == ATTN_WEIGHT_ENTMAX || a->weighting == ATTN_WEIGHT_ENTMAX15 ? 1e-6 : 2e-8;
+}
+
 static void assert_is_the_gradient(const char *what, attn_tensor gradient, attn_tensor input, const attn_attention_args *a,
                                    const attn_attention_grads *g) {
     if (!input.rank) return;
@@ -36,7 +41,7 @@ static void assert_is_the_gradient(const char *what, attn_tensor gradient, attn_
         double below = loss_of(a, g);
         put(input, n, x);
         double slope = (above - below) / (2 * h), error = fabs(get(gradient, n) - slope);
-        if (!(error <= 2e-8 * (1 + fabs(slope))))
+        if (!(error <= slope_bound(a) * (1 + fabs(slope))))
             fail_msg("%s[%lld] is %.12g, the slope is %.12g", what, (long long)n, get(gradient, n), slope);
     }
 }
@@ -52,7 +57,19 @@ static attn_attention_grads all_gradients(const attn_attention_args *a, uint64_t
     if (a->alibi.rank) g.dalibi = tensor_of(dtype, a->alibi.rank, a->alibi.shape);
     if (a->score_weight.rank) g.dscore_weight = tensor_of(dtype, a->score_weight.rank, a->score_weight.shape);
     if (a->sinks.rank) g.dsinks = tensor_of(dtype, 1, a->sinks.shape);
+    if (a->weighting == ATTN_WEIGHT_ENTMAX) g.dalpha = tensor1(accumulator(dtype), 1);
     return g;
+}
+
+/* alpha is a number, not a tensor; below 1 there is none: from there on the slope is that to the right. */
+static void assert_is_the_gradient_of_alpha(attn_tensor gradient, attn_attention_args *a, const attn_attention_grads *g) {
+    const double h = 1e-5, alpha = a->alpha;
+    a->alpha = alpha + h;
+    double above = loss_of(a, g);
+    a->alpha = alpha - h;
+    double below = loss_of(a, g), slope = (above - below) / (2 * h);
+    a->alpha = alpha;
+    assert_close(get(gradient, 0), slope, slope_bound(a) * (1 + fabs(slope)));
 }
 
 static void assert_gradients_are_slopes(attn_attention_args *a) {
@@ -74,6 +91,7 @@ static void assert_gradients_are_slopes(attn_attention_args *a) {
     assert_is_the_gradient("dalibi", g.dalibi, a->alibi, a, &g);
     assert_is_the_gradient("dscore_weight", g.dscore_weight, a->score_weight, a, &g);
     assert_is_the_gradient("dsinks", g.dsinks, a->sinks, a, &g);
+    if (g.dalpha.rank) assert_is_the_gradient_of_alpha(g.dalpha, a, &g);
     free_blocks(NULL);
 }
 
@@ -82,6 +100,7 @@ static const problem_shape small = { 2, 4, 2, 1, 4, 5, 3, 2 };
 static attn_attention_args small_problem(int32_t weighting, uint64_t seed) {
     attn_attention_args a = problem(small, ATTN_F64, seed);
     a.weighting = weighting;
+    if (weighting == ATTN_WEIGHT_ENTMAX) a.alpha = 1.7;
     if (weighting == ATTN_WEIGHT_NORMALIZED_SUM) { /* away from a sum of zero */
         for (int64_t n = 0; n < attn_count(&a.q); n++) put(a.q, n, 0.5 + fabs(get(a.q, n)));
         for (int64_t n = 0; n < attn_count(&a.k); n++) put(a.k, n, 0.5 + fabs(get(a.k, n)));
@@ -89,14 +108,25 @@ static attn_attention_args small_problem(int32_t weighting, uint64_t seed) {
     return a;
 }
 
-/* Those with kernels: sigmoid and relu^2 weigh each key by itself. */
-static const int32_t weightings[] = { ATTN_WEIGHT_SOFTMAX, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM, ATTN_WEIGHT_RELU2 };
+static const int32_t weightings[] = { ATTN_WEIGHT_SOFTMAX,   ATTN_WEIGHT_SIGMOID,  ATTN_WEIGHT_NORMALIZED_SUM,
+                                      ATTN_WEIGHT_SPARSEMAX, ATTN_WEIGHT_ENTMAX15, ATTN_WEIGHT_ENTMAX,
+                                      ATTN_WEIGHT_RELU2,     ATTN_WEIGHT_HARDMAX };
 enum { WEIGHTINGS = sizeof weightings / sizeof *weightings };
 
 static void gradients_of_every_weighting_are_slopes(void **state) {
     (void)state;
     for (int w = 0; w < WEIGHTINGS; w++) {
         attn_attention_args a = small_problem(weightings[w], 1);
+        assert_gradients_are_slopes(&a);
+    }
+}
+
+static void gradients_of_every_alpha_are_slopes(void **state) {
+    (void)state;
+    static const double alphas[] = { 1.02, 1.25, 1.5, 1.9, 2, 2.3 };
+    for (int i = 0; i < 6; i++) {
+        attn_attention_args a = small_problem(ATTN_WEIGHT_ENTMAX, 24);
+        a.alpha = alphas[i];
         assert_gradients_are_slopes(&a);
     }
 }
@@ -170,8 +200,9 @@ static void gradients_of_alibi_slopes_are_slopes(void **state) {
 static void gradients_under_every_mask_are_slopes(void **state) {
     (void)state;
     uint64_t seed = 6;
-    for (int i = 0; i < 6; i++) {
-        attn_attention_args a = small_problem(weightings[i % WEIGHTINGS], 6);
+    for (int n = 0; n < 6 * WEIGHTINGS; n++) {
+        int i = n % 6;
+        attn_attention_args a = small_problem(weightings[n / 6], 6);
         if (i == 0 || i == 1) a.causal = i == 0 ? ATTN_CAUSAL : ATTN_CAUSAL_TOP_LEFT;
         if (i == 2 || i == 5) {
             a.flags = ATTN_WINDOW;
@@ -610,6 +641,7 @@ static void random_gradients_agree_with_the_reference(void **state) {
         assert_near("dalibi", g.dalibi, exact.dalibi, a.q.dtype, 10); /* distances multiply what cancels */
         assert_near("dscore_weight", g.dscore_weight, exact.dscore_weight, a.q.dtype, 1);
         assert_near("dsinks", g.dsinks, exact.dsinks, a.q.dtype, 1);
+        assert_near("dalpha", g.dalpha, exact.dalpha, a.q.dtype, 10); /* logarithms of small weights do too */
         free_blocks(NULL);
     }
 }
@@ -617,6 +649,7 @@ static void random_gradients_agree_with_the_reference(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(gradients_of_every_weighting_are_slopes, free_blocks),
+        cmocka_unit_test_teardown(gradients_of_every_alpha_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_the_cosine_score_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_of_the_additive_score_are_slopes, free_blocks),
         cmocka_unit_test_teardown(gradients_through_softcap_are_slopes, free_blocks),

@@ -202,7 +202,10 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  *            p = 1 / (1 + exp(-s))                    ATTN_WEIGHT_SIGMOID
  *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
  *            p = max(s, 0)^2                          ATTN_WEIGHT_RELU2 (So et al. 2021)
- *            the other weightings: not built yet
+ *            p = [(alpha - 1) s - tau]_+^(1/(alpha-1)) ATTN_WEIGHT_ENTMAX (Peters et al. 2019), tau so that the row sums to 1;
+ *                                                     alpha 2 is ATTN_WEIGHT_SPARSEMAX, 1.5 ATTN_WEIGHT_ENTMAX15, 1 the softmax
+ *            p = 1 for the first largest s, else 0    ATTN_WEIGHT_HARDMAX; no gradient to the scores
+ *                                                     (these four answer through the reference)
  *            a sink z adds exp(z - m) to the softmax's denominator alone (z = 0: softmax plus one; Xiao et al. 2024)
  *            dropout p then keeps each weight with probability 1 - p, 1 / (1 - p) times as large (Srivastava et al. 2014)
  *   mix      out_i = sum_j p_ij v_j
@@ -226,7 +229,7 @@ enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
  * before dropout. */
 typedef struct attn_see {
     attn_tensor lse;            /* [batch, heads, q_len]: m + log sum_j exp(s_j - m), natural; softmax only. Backward: in */
-    attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; softmax only, else ATTN_BAD_ARGUMENT as is lse */
+    attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; not of sigmoid, normalised sum, relu^2 */
     attn_tensor received;       /* [batch, heads, kv_len]: weight a key received, summed over queries */
     attn_tensor weights;        /* [batch, heads, q_len, kv_len]: the p; 0 where masked */
     attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED, of all rows and keys at the others */
@@ -260,7 +263,7 @@ typedef struct attn_attention_args {
     attn_tensor sinks;          /* optional [heads]: q's dtype or F32: logits in the softmax's denominator only */
     double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1; finite */
     double      softcap;        /* 0: none; else positive and finite */
-    double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 (not built yet); with another weighting an error */
+    double      alpha;          /* ATTN_WEIGHT_ENTMAX: 1 or more, default 1.5; with another weighting an error */
     double      dropout;        /* 0: none; a probability up to 1, which leaves nothing */
     uint64_t    seed, dropout_offset; /* of the dropout: the same two drop the same weights, forward and backward. Key j of row */
                                 /* i is dropped where word j & 3 of Philox-4x32-10 with counter (j >> 2, i, batch entry, head) */
@@ -276,7 +279,7 @@ typedef struct attn_attention_grads {
     attn_tensor dq, dk, dv;     /* out, each optional: their input's shape, its dtype or F32; summed over the heads of a group */
     attn_tensor dbias, dsinks, dalibi, dalpha, dscore_weight; /* out, each optional; an extent of 1 is summed over */
                                 /* Broadcast to the scores, [batch, heads] twice, [heads, dim]; the input has to be there. */
-                                /* dalpha: not built yet */
+                                /* dalpha: one F32 or F64, of ATTN_WEIGHT_ENTMAX */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_grads;
 

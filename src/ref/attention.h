@@ -46,8 +46,8 @@ typedef struct ref_rows {
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
     double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
-    double dsink;       /* the gradient of the sink */
-    bool *live;         /* [kv_len] the keys that query i sees */
+    ref_weighting_gradient dweighting;
+    bool *live; /* [kv_len] the keys that query i sees */
 } ref_rows;
 
 /* Bytes of ref_rows' arrays; SIZE_MAX when they do not fit. */
@@ -82,6 +82,7 @@ void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, 
 void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw);
 void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dslope);
 void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink);
+void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dalpha);
 /* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
 void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
                              int64_t step);

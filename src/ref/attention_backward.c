@@ -17,7 +17,7 @@ static void backward_row(const ref_attention *a, const ref_attention_grads *g, i
         row->dp[j] *= row->keep[j];
     }
     double dlse = g->dlse.data ? ref_get(g->dlse, i) : 0;
-    row->dsink = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
+    row->dweighting = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
 }
 
 /* capped = c tanh(raw / c) and raw = scale * score, so dscore = ds (1 - (capped / c)^2) scale. */
@@ -126,7 +126,14 @@ void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads 
 void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink) {
     for (int64_t i = 0; i < a->q_len; i++) {
         backward_row(a, g, i, row);
-        *dsink += row->dsink;
+        *dsink += row->dweighting.sink;
+    }
+}
+
+void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dalpha) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        *dalpha += row->dweighting.alpha;
     }
 }
 
