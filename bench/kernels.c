@@ -5,6 +5,7 @@
  *     bench [-t THREADS] [-s SECONDS] [PROBLEM ...]        ATTN_ISA lowers the instruction set
  *
  * A problem is a string: attention:b1h32k8q2048s2048d128,f32,causal[,window256][,backward], additive:b4q128s512d256,f32[,backward].
+ * Further words: sinks, dropout (of a tenth), cosine, relu2, sparsemax, entmax15, entmax, hardmax.
  * Sizes left out are 1; k is the number of key heads (those of q), v the value size (that of q and k). */
 #define _POSIX_C_SOURCE 200809L
 #include "src/kernels/kernels.h"
@@ -49,7 +50,8 @@ typedef struct problem {
     const char *name;
     int32_t dtype, score;
     int64_t b, h, k, q, s, d, v, window;
-    bool causal, backward;
+    int32_t weighting;
+    bool causal, backward, sinks, dropout;
 } problem;
 
 static int64_t *size_field(problem *p, char letter) {
@@ -65,12 +67,26 @@ static int64_t *size_field(problem *p, char letter) {
     }
 }
 
+static const struct {
+    const char *name;
+    int32_t number;
+} weightings[] = { { "relu2", ATTN_WEIGHT_RELU2 },
+                   { "sparsemax", ATTN_WEIGHT_SPARSEMAX },
+                   { "entmax15", ATTN_WEIGHT_ENTMAX15 },
+                   { "entmax", ATTN_WEIGHT_ENTMAX },
+                   { "hardmax", ATTN_WEIGHT_HARDMAX } };
+
 static bool parse_word(problem *p, const char *word) {
     char *end;
     if (!strcmp(word, "f32")) return p->dtype = ATTN_F32, true;
     if (!strcmp(word, "f64")) return p->dtype = ATTN_F64, true;
     if (!strcmp(word, "causal")) return p->causal = true;
     if (!strcmp(word, "backward")) return p->backward = true;
+    if (!strcmp(word, "sinks")) return p->sinks = true;
+    if (!strcmp(word, "dropout")) return p->dropout = true;
+    if (!strcmp(word, "cosine")) return p->score = ATTN_COSINE, true;
+    for (int i = 0; i < 5; i++)
+        if (!strcmp(word, weightings[i].name)) return p->weighting = weightings[i].number, true;
     if (strncmp(word, "window", 6)) return false;
     p->window = strtoll(word + 6, &end, 10);
     return *end == 0 && p->window > 0;
@@ -161,9 +177,14 @@ static call *prepare(const problem *p) {
         c->args.score_weight = tensor(c, p->dtype, 1, 1, 1, p->d, true);
         c->args.score_weight = attn_dense(p->dtype, c->args.score_weight.data, 1, &p->d);
     }
+    c->args.weighting = p->weighting;
+    if (p->dropout) c->args.dropout = 0.1;
+    if (p->sinks) c->args.sinks = attn_dense(p->dtype, tensor(c, p->dtype, 1, 1, 1, p->h, true).data, 1, &p->h);
     if (!p->backward) return c;
-    attn_tensor lse = tensor(c, p->dtype, 1, p->b, p->h, p->q, false);
-    c->args.see.lse = attn_dense(p->dtype, lse.data, 3, (const int64_t[]){ p->b, p->h, p->q });
+    if (p->weighting == ATTN_WEIGHT_SOFTMAX) {
+        attn_tensor lse = tensor(c, p->dtype, 1, p->b, p->h, p->q, false);
+        c->args.see.lse = attn_dense(p->dtype, lse.data, 3, (const int64_t[]){ p->b, p->h, p->q });
+    }
     c->grads = (attn_attention_grads){ .dout = tensor(c, p->dtype, p->b, p->h, p->q, p->v, true),
                                        .dq = tensor(c, p->dtype, p->b, p->h, p->q, p->d, false),
                                        .dk = tensor(c, p->dtype, p->b, p->k, p->s, p->d, false),

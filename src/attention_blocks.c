@@ -72,6 +72,10 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (p->dropout.on) {
+        attn_tile_keep(head, &r->x, keys.begin, n_keys);
+        head->kernels->multiply(w->m.s, w->m.keep, n_keys);
+    }
     if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
     head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
                                          .v = w->m.v,
@@ -169,8 +173,8 @@ static void forward_item(void *context, int64_t item, void *scratch) {
 
 bool attn_blocks_cover(const attn_attention_plan *p) {
     int32_t dtype = p->q.dtype;
-    return attn_kernels_of(p) != NULL && (!p->out.rank || p->out.dtype == dtype) && (!p->bias.rank || p->bias.dtype == dtype) &&
-           (!p->score_weight.rank || p->score_weight.dtype == dtype);
+    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && (!p->out.rank || p->out.dtype == dtype) &&
+           (!p->bias.rank || p->bias.dtype == dtype) && (!p->score_weight.rank || p->score_weight.dtype == dtype);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }

@@ -5,6 +5,7 @@
 #include "attention_blocks.h"
 #include "attention_gradient.h"
 #include "attention_sums.h"
+#include "attention_unit.h"
 #include "walk.h"
 
 #include <string.h>
@@ -16,6 +17,7 @@ enum {
 };
 
 static bool additive(const attn_attention_plan *p) { return p->score == ATTN_ADDITIVE; }
+static bool cosine(const attn_attention_plan *p) { return p->score == ATTN_COSINE; }
 
 static int64_t whole_vectors(const attn_attention_plan *p, int64_t columns) {
     int64_t lanes = attn_kernels_for(p->q.dtype)->lanes;
@@ -39,6 +41,7 @@ typedef struct chunk_worker {
     attn_gradient_block blocks[GROUP];
     uint64_t *live;      /* [GROUP][k_block] */
     void *q, *dout;      /* [GROUP * q_block] rows in lines */
+    void *unit_q;        /* [GROUP * q_block][dim] queries of length 1, for the cosine score */
     void *dk, *dv;       /* [chunk][dim], [chunk][v_dim], columns rounded up to whole vectors */
     void *k_groups;      /* [CHUNK] units of keys in groups of columns */
     void *v_copy;        /* [k_block][v_dim] */
@@ -61,6 +64,7 @@ static chunk_worker chunk_worker_in(const attn_attention_plan *p, attn_arena *a)
                        .dv = attn_take(a, keys, v_dim, size),
                        .k_groups = attn_take(a, keys, p->dim, size) };
     for (int i = 0; i < GROUP; i++) w.blocks[i] = attn_gradient_block_in(p, a);
+    if (cosine(p)) w.unit_q = attn_take(a, rows, p->dim, size);
     if (p->softcap > 0) w.tiles.capped = attn_take(a, k->q_block, k->k_block, size);
     if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, size);
     return w;
@@ -163,6 +167,19 @@ static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int6
     head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
 }
 
+/* The same of q with length 1. */
+static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n, void *rows, void *lines) {
+    const attn_tensor *q = &head->p->q;
+    int64_t dim = head->p->dim;
+    for (int64_t i = 0; i < n; i++) {
+        char *row = (char *)rows + (size_t)(i * dim) * head->size;
+        int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + (i0 + i) * q->stride[2];
+        for (int64_t d = 0; d < dim; d++) memcpy(row + (size_t)d * head->size, attn_at(q, at + d * q->stride[3]), head->size);
+        attn_unit_vector(row, dim, 1, head->size);
+    }
+    head->kernels->pack_lines(rows, dim, 1, n, dim, lines);
+}
+
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
                        int64_t n_rows, bool *begun) {
     const attn_attention_plan *p = head->p;
@@ -208,7 +225,8 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
     if (!sees) return;
     for (int i = 0; i * lanes < n_rows; i++) attn_gradient_block_at(c->c, head, &w->blocks[i], i0 + i * lanes);
     if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, w->dout);
-    if (c->dk && !additive(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
+    if (c->dk && cosine(p)) pack_unit_rows_in_lines(head, i0, n_rows, w->unit_q, w->q);
+    if (c->dk && !additive(p) && !cosine(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
         if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
@@ -231,10 +249,25 @@ static void pack_chunk(const attn_head *head, chunk_worker *w, attn_key_range ke
     const attn_tensor *k = &head->p->k;
     int64_t unit = head->kernels->k_block, dim = head->p->dim;
     int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1];
-    for (int64_t j = keys.begin; j < keys.end; j += unit)
-        head->kernels->pack_groups(attn_at(k, at + j * k->stride[2]), k->stride[2], k->stride[3],
-                                   j + unit < keys.end ? unit : keys.end - j, dim,
-                                   (char *)w->k_groups + (size_t)((j - keys.begin) * dim) * head->size);
+    for (int64_t j = keys.begin; j < keys.end; j += unit) {
+        int64_t n = j + unit < keys.end ? unit : keys.end - j;
+        void *groups = (char *)w->k_groups + (size_t)((j - keys.begin) * dim) * head->size;
+        if (cosine(head->p)) {
+            attn_rows rows = attn_keys_at(head, j, j + n);
+            head->kernels->pack_groups(rows.data, rows.row, 1, n, dim, groups);
+        } else {
+            head->kernels->pack_groups(attn_at(k, at + j * k->stride[2]), k->stride[2], k->stride[3], n, dim, groups);
+        }
+    }
+}
+
+/* dk through the length of the keys. */
+static void finish_cosine(const attn_attention_plan *p, int64_t b, int64_t own, attn_key_range keys, void *dk, int64_t row) {
+    const attn_tensor *k = &p->k;
+    size_t size = attn_dtype_size(k->dtype);
+    for (int64_t j = keys.begin; j < keys.end; j++)
+        attn_unit_gradient(attn_at(k, b * k->stride[0] + own * k->stride[1] + j * k->stride[2]), k->stride[3],
+                           (char *)dk + (size_t)((j - keys.begin) * row) * size, 1, p->dim, size);
 }
 
 static void chunk_item(void *context, int64_t item, void *scratch) {
@@ -257,6 +290,7 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
         for (int64_t i0 = 0; i0 < p->q_len; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
     attn_scale_elements(w.dk, n_keys * dim, size, p->scale);
+    if (c->dk && cosine(p)) finish_cosine(p, b, own, keys, w.dk, dim);
     if (c->dk) write_chunk(&c->c->g->dk, b, own, keys, w.dk, dim, size);
     if (c->dv) write_chunk(&c->c->g->dv, b, own, keys, w.dv, v_dim, size);
 }
@@ -292,6 +326,10 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     int64_t length = (int64_t)CHUNK * head.kernels->k_block, i0 = block * lanes;
     if ((c->first_chunk + c->n_chunks) * length < p->kv_len) return;
     attn_scale_elements(total, n, head.size, p->scale);
+    const attn_tensor *q = &p->q;
+    for (int64_t i = i0; cosine(p) && i < i0 + lanes && i < p->q_len; i++)
+        attn_unit_gradient(attn_at(q, head.b * q->stride[0] + head.h * q->stride[1] + i * q->stride[2]), q->stride[3],
+                           total + (size_t)(i - i0) * head.size, lanes, p->dim, head.size);
     int64_t at = head.b * dq->stride[0] + head.h * dq->stride[1] + i0 * dq->stride[2];
     head.kernels->unpack(total, p->q_len - i0 < lanes ? p->q_len - i0 : lanes, p->dim, attn_at(dq, at), dq->stride[2],
                          p->dim > 1 ? dq->stride[3] : 1);

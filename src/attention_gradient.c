@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The score gradient of blocks: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds, for which it needs one
- * number per row, delta_i = sum_j p_ij dp_ij = do_i . o_i. */
+ * number per row, delta_i = sum_j p_ij dp_ij = do_i . o_i. Dropout multiplies p in the mix, and so dp as well. */
 #include "attention_gradient.h"
 #include "attention_blocks.h"
 #include "ref/element.h"
@@ -18,9 +18,9 @@ void attn_scale_elements(void *x, int64_t n, size_t size, double by) {
 
 /* ---- rows -------------------------------------------------------------------------------------------------- */
 
-/* The sigmoid divides by nothing. Otherwise out gives delta, and lse the softmax's normaliser. */
+/* Out gives delta, and lse the softmax's normaliser. */
 static bool computes_forward(const attn_attention_plan *p) {
-    if (p->weighting == ATTN_WEIGHT_SIGMOID) return false;
+    if (attn_plan_is_elementwise(p)) return false;
     return !p->out.rank || p->weighting != ATTN_WEIGHT_SOFTMAX || !p->lse.rank;
 }
 
@@ -95,7 +95,7 @@ static void delta_item(void *context, int64_t item, void *scratch) {
     x.n_rows = queries < 0 ? 0 : queries < x.n_written ? queries : x.n_written;
     const attn_tensor own = c->rows.out ? forward_plan(p, c->rows.out).out : p->out;
     attn_fill(w.delta, rows, head.size, 0);
-    if (p->weighting != ATTN_WEIGHT_SIGMOID) {
+    if (!attn_plan_is_elementwise(p)) {
         pack_rows(&head, &c->g->dout, &x, w.dout);
         pack_rows(&head, &own, &x, w.out);
         head.kernels->inner_lanes(w.dout, w.out, p->v_dim, w.delta);
@@ -167,7 +167,12 @@ attn_tile_kind attn_gradient_tile_at(attn_head *head, const attn_gradient_block 
     if (kind == ATTN_TILE_EMPTY) return kind;
     head->kernels->score[ATTN_DOT](&(attn_score_tile){
         .q = block->dout, .k = v.data, .k_row = v.row, .n_keys = n_keys, .dim = p->v_dim, .scale = 1, .s = t.ds });
+    if (p->dropout.on) {
+        attn_tile_keep(head, &block->x, j0, n_keys);
+        head->kernels->multiply(t.ds, head->m.keep, n_keys);
+    }
     head->kernels->weigh_back[p->weighting](t.p, t.ds, n_keys, block->max, block->inverse, block->delta);
+    if (p->dropout.on) head->kernels->multiply(t.p, head->m.keep, n_keys);
     if (kind == ATTN_TILE_PARTLY) {
         head->kernels->hide(t.p, n_keys, head->m.live, 0);
         head->kernels->hide(t.ds, n_keys, head->m.live, 0);

@@ -36,7 +36,7 @@ void attn_gradient_block_at(const attn_backward *c, const attn_head *head, attn_
 
 /* Where a tile is computed; the live bits are the head's. */
 typedef struct attn_gradient_tile {
-    void *p, *ds; /* [k_block][q_block] weights; gradient of the scores as they entered the weighting */
+    void *p, *ds; /* [k_block][q_block] weights after dropout; gradient of the scores as they entered the weighting */
     void *capped; /* [k_block][q_block] scores after softcap, when there is one */
 } attn_gradient_tile;
 

@@ -13,8 +13,6 @@ static const int64_t furthest = (int64_t)1 << 52;
 
 /* ---- options --------------------------------------------------------------------------------------------- */
 
-static attn_status not_built(const char *what) { return attn_fail(ATTN_UNSUPPORTED, "%s is not built in this version", what); }
-
 static attn_status check_score_and_weighting(const attn_attention_args *a) {
     if (a->score < ATTN_DOT || a->score > ATTN_COSINE)
         return attn_fail(ATTN_BAD_ARGUMENT, "score is %d: no such score", (int)a->score);
@@ -22,26 +20,19 @@ static attn_status check_score_and_weighting(const attn_attention_args *a) {
         return attn_fail(ATTN_BAD_ARGUMENT, "weighting is %d: no such weighting", (int)a->weighting);
     if (a->causal < ATTN_NOT_CAUSAL || a->causal > ATTN_CAUSAL_TOP_LEFT)
         return attn_fail(ATTN_BAD_ARGUMENT, "causal is %d: no such mask", (int)a->causal);
-    if (a->score == ATTN_COSINE) return not_built("the cosine score");
-    switch (a->weighting) {
-    case ATTN_WEIGHT_SPARSEMAX: return not_built("the weighting sparsemax");
-    case ATTN_WEIGHT_ENTMAX15: return not_built("the weighting entmax-1.5");
-    case ATTN_WEIGHT_ENTMAX: return not_built("the weighting alpha-entmax");
-    case ATTN_WEIGHT_RELU2: return not_built("the weighting relu^2");
-    case ATTN_WEIGHT_HARDMAX: return not_built("the weighting hardmax");
-    default: return ATTN_OK;
-    }
+    return ATTN_OK;
 }
 
 static attn_status check_numbers(const attn_attention_args *a) {
     if (!isfinite(a->scale)) return attn_fail(ATTN_BAD_ARGUMENT, "scale is %g, not a finite number", a->scale);
     if (!isfinite(a->softcap) || a->softcap < 0)
         return attn_fail(ATTN_BAD_ARGUMENT, "softcap is %g: it is a finite number above 0, or 0 for none", a->softcap);
-    if (a->alpha != 0)
+    if (a->weighting == ATTN_WEIGHT_ENTMAX && a->alpha != 0 && !(isfinite(a->alpha) && a->alpha >= 1))
+        return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g: it is 1 (softmax) or more, and finite", a->alpha);
+    if (a->weighting != ATTN_WEIGHT_ENTMAX && a->alpha != 0)
         return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g: it belongs to the weighting alpha-entmax alone", a->alpha);
     if (!(a->dropout >= 0 && a->dropout <= 1))
         return attn_fail(ATTN_BAD_ARGUMENT, "dropout is %g, not a probability from 0 to 1", a->dropout);
-    if (a->dropout > 0) return not_built("dropout");
     return ATTN_OK;
 }
 
@@ -151,6 +142,24 @@ static double one_over_root(int64_t dim) {
     volatile double size = (double)dim, scale = 1 / sqrt(size);
     attn_fp_leave(caller);
     return scale;
+}
+
+/* The same for the survivors' factor. */
+static attn_dropout_rule dropout_rule(const attn_attention_args *a) {
+    unsigned caller = attn_fp_enter();
+    volatile double p = a->dropout;
+    volatile attn_dropout_rule rule = attn_dropout_rule_of(p, a->seed, a->dropout_offset);
+    attn_fp_leave(caller);
+    return rule;
+}
+
+static double alpha_of(const attn_attention_args *a) {
+    switch (a->weighting) {
+    case ATTN_WEIGHT_SPARSEMAX: return 2;
+    case ATTN_WEIGHT_ENTMAX15: return 1.5;
+    case ATTN_WEIGHT_ENTMAX: return a->alpha == 0 ? 1.5 : a->alpha;
+    default: return 0;
+    }
 }
 
 static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args *a) {
@@ -307,13 +316,20 @@ static attn_status plan_top_k(attn_attention_plan *p, const attn_see *see) {
     return plan_seen("see.top_weight", &see->top_weight, p->q.dtype, 4, shape, &p->top_weight);
 }
 
+/* Are a row's weights shares of 1? */
+static bool shares_out(int32_t weighting) {
+    return weighting != ATTN_WEIGHT_SIGMOID && weighting != ATTN_WEIGHT_NORMALIZED_SUM && weighting != ATTN_WEIGHT_RELU2;
+}
+
 static attn_status plan_see(attn_attention_plan *p, const attn_see *see) {
     attn_status s;
     const int64_t map[] = { p->batch, p->heads, p->q_len, p->kv_len }, keys[] = { p->batch, p->heads, p->kv_len };
-    if (p->weighting != ATTN_WEIGHT_SOFTMAX && (attn_present(&see->lse) || attn_present(&see->entropy)))
+    if (p->weighting != ATTN_WEIGHT_SOFTMAX && attn_present(&see->lse))
+        return attn_fail(ATTN_BAD_ARGUMENT, "see.lse is asked for, and only the softmax weighting has a log-sum-exp");
+    if (!shares_out(p->weighting) && attn_present(&see->entropy))
         return attn_fail(ATTN_BAD_ARGUMENT,
-                         "see.%s is asked for, and is not defined for this weighting: its weights need not sum to 1",
-                         attn_present(&see->lse) ? "lse" : "entropy");
+                         "see.entropy is asked for, and is not defined for this weighting: its weights need not "
+                         "be shares of 1");
     if (see->scores_stage < ATTN_STAGE_WEIGHTED || see->scores_stage > ATTN_STAGE_RAW)
         return attn_fail(ATTN_BAD_ARGUMENT, "see.scores_stage is %d: no such stage", (int)see->scores_stage);
     p->scores_stage = see->scores_stage;
@@ -363,6 +379,8 @@ static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *
     attn_status s;
     *p = (attn_attention_plan){ .score = a->score, .weighting = a->weighting, .softcap = a->softcap };
     if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a))) return s;
+    p->dropout = dropout_rule(a);
+    p->alpha = alpha_of(a);
     if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
     if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) || (s = plan_sinks(p, a)) ||
         (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||
@@ -422,11 +440,23 @@ static attn_status plan_summed_gradient(const char *name, const attn_tensor *t, 
     return ATTN_OK;
 }
 
+static attn_status plan_dalpha(const attn_attention_plan *p, const attn_tensor *t, attn_tensor *view) {
+    attn_status s;
+    if (!attn_present(t)) return ATTN_OK;
+    if (p->weighting != ATTN_WEIGHT_ENTMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "dalpha is asked for, and the weighting is not alpha-entmax");
+    if ((s = attn_check_output("dalpha", t, 0, 1))) return s;
+    if (t->dtype != ATTN_F32 && t->dtype != ATTN_F64)
+        return attn_fail(ATTN_BAD_ARGUMENT, "dalpha is %s: it is f32 or f64", attn_dtype_name(t->dtype));
+    if (t->rank == 1 && (s = check_shape("dalpha", t, 1, (const int64_t[]){ 1 }))) return s;
+    *view = attn_dense(t->dtype, t->data, 1, (const int64_t[]){ 1 });
+    return ATTN_OK;
+}
+
 static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_plan_grads *grads, const attn_attention_args *a,
                                   const attn_attention_grads *g) {
     attn_status s;
     const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len }, weight[] = { p->heads, p->dim };
-    if (attn_present(&g->dalpha)) return not_built("the gradient of alpha");
     if ((s = check_dout(p, g))) return s;
     *grads = (attn_attention_plan_grads){ .dout = g->dout };
     if (attn_present(&g->dlse)) grads->dlse = g->dlse;
@@ -435,7 +465,8 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
         (s = plan_input_gradient("dv", &g->dv, &a->v, &grads->dv)) ||
         (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
         (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)) ||
-        (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, scores, &grads->dsinks)))
+        (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, scores, &grads->dsinks)) ||
+        (s = plan_dalpha(p, &g->dalpha, &grads->dalpha)))
         return s;
     if ((s = plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,
                                   &grads->dscore_weight)))

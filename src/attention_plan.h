@@ -5,6 +5,7 @@
 #define ATTN_ATTENTION_PLAN_H
 
 #include "mask.h"
+#include "philox.h"
 #include "ref/element.h"
 #include "tensor.h"
 
@@ -24,6 +25,8 @@ typedef struct attn_attention_plan {
     bool top_left;         /* the offset is 0 */
     int64_t left, right;   /* the window, a causal mask included (right 0); -1: unbounded */
     double scale, softcap; /* scale is resolved; softcap 0: none */
+    double alpha;          /* of sparsemax (2), entmax-1.5 and alpha-entmax */
+    attn_dropout_rule dropout;
 
     /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. */
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
@@ -39,6 +42,7 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
     attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
     attn_tensor dsinks;        /* the same */
+    attn_tensor dalpha;        /* optional [1] */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */
 } attn_attention_plan_grads;
 
@@ -50,6 +54,11 @@ typedef enum attn_plan_purpose { ATTN_PLAN_CALL, ATTN_PLAN_QUESTION } attn_plan_
 attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose);
 attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                          const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose);
+
+/* A weight depends on its score alone: rows are divided by nothing. */
+static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {
+    return p->weighting == ATTN_WEIGHT_SIGMOID || p->weighting == ATTN_WEIGHT_RELU2;
+}
 
 /* ---- per batch entry ---------------------------------------------------------------------------------- */
 

@@ -27,7 +27,7 @@ static ref_vector row_of(const attn_tensor *t, int64_t h) {
 }
 
 static ref_weighting weighting_of(const attn_attention_plan *p, int64_t h) {
-    ref_weighting w = { .kind = p->weighting, .has_sink = p->sinks.rank != 0 };
+    ref_weighting w = { .kind = p->weighting, .alpha = p->alpha, .has_sink = p->sinks.rank != 0 };
     if (w.has_sink) w.sink = attn_plan_sink(p, h);
     return w;
 }
@@ -51,6 +51,9 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .scale = p->scale,
         .softcap = p->softcap,
         .has_alibi = p->alibi.rank != 0,
+        .dropout = p->dropout,
+        .b = b,
+        .h = h,
         .lse = vector_of(&p->lse, b, h),
         .entropy = vector_of(&p->entropy, b, h),
         .received = vector_of(&p->received, b, h),
@@ -152,6 +155,11 @@ static void dk_of_key_head(void *context, int64_t item, void *scratch) {
     int64_t b = item / p->k_heads, h = item % p->k_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->dim);
     add_heads(job, b, h * p->k_group, (h + 1) * p->k_group, ref_attention_add_dk, scratch, sums);
+    if (p->score == ATTN_COSINE && p->heads > 0) {
+        ref_attention head = head_of(p, b, h * p->k_group);
+        ref_rows row = rows_in(p, scratch);
+        ref_attention_key_gradient(&head, &row, sums);
+    }
     store_matrix(matrix_of(&job->grads->dk, b, h), p->kv_len, p->dim, sums);
 }
 
@@ -211,6 +219,15 @@ static void dsinks_sink(void *context, int64_t item, void *scratch) {
     number_of_heads(job, &job->grads->dsinks, ref_attention_add_dsink, item, scratch);
 }
 
+static void dalpha_number(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    const attn_attention_plan *p = job->plan;
+    double *sum = sums_in(p, scratch, 1);
+    (void)item;
+    for (int64_t b = 0; b < p->batch; b++) add_heads(job, b, 0, p->heads, ref_attention_add_dalpha, scratch, sum);
+    ref_store(job->grads->dalpha.data, job->grads->dalpha.dtype, 0, *sum);
+}
+
 static void dscore_weight_row(void *context, int64_t item, void *scratch) {
     const reference_job *job = context;
     const attn_attention_plan *p = job->plan;
@@ -250,5 +267,6 @@ void attn_reference_backward(const attn_attention_plan *p, const attn_attention_
     attn_session_run(session, items_of(&g->dbias, 1), dbias_row, &job);
     attn_session_run(session, items_of(&g->dalibi, 0), dalibi_slope, &job);
     attn_session_run(session, items_of(&g->dsinks, 0), dsinks_sink, &job);
+    attn_session_run(session, items_of(&g->dalpha, 0), dalpha_number, &job);
     attn_session_run(session, items_of(&g->dscore_weight, 1), dscore_weight_row, &job);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tiles of scores: which memory they are computed in, from which rows, and which of them a query may see. */
 #include "attention_tile.h"
+#include "attention_unit.h"
 #include "ref/element.h"
 
 #include <math.h>
@@ -38,7 +39,8 @@ attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, 
                            .live = attn_take(a, k->k_block, 1, sizeof(uint64_t)),
                            .lanes = attn_take(a, k->k_block, 1, sizeof(uint64_t)) };
     if (p->bias.rank) m.bias = attn_take(a, k->k_block, k->q_block, size);
-    if (!lie_densely(&p->k, p->dim)) m.k = attn_take(a, k->k_block, p->dim, size);
+    if (p->dropout.on) m.keep = attn_take(a, k->k_block, k->q_block, size);
+    if (!lie_densely(&p->k, p->dim) || p->score == ATTN_COSINE) m.k = attn_take(a, k->k_block, p->dim, size);
     if (values) m.v = attn_take(a, k->k_block, p->v_dim, size);
     if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
     return m;
@@ -62,7 +64,10 @@ static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0,
 }
 
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    return rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+    attn_rows rows = rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+    for (int64_t j = 0; head->p->score == ATTN_COSINE && j < j1 - j0; j++)
+        attn_unit_vector((char *)head->m.k + (size_t)(j * rows.row) * head->size, head->p->dim, 1, head->size);
+    return rows;
 }
 
 bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(&p->v, p->v_dim); }
@@ -101,6 +106,8 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
     int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + i0 * q->stride[2];
     if (x.n_rows > 0)
         head->kernels->pack(attn_at(q, at), q->stride[2], head->p->dim > 1 ? q->stride[3] : 1, x.n_rows, head->p->dim, panel);
+    for (int64_t i = 0; head->p->score == ATTN_COSINE && i < x.n_rows; i++)
+        attn_unit_vector((char *)panel + (size_t)i * head->size, head->p->dim, rows, head->size);
     return x;
 }
 
@@ -151,6 +158,13 @@ static void read_bias(const attn_head *head, const attn_query_block *x, int64_t 
     int64_t at = head->b * bias->stride[0] + head->h * bias->stride[1] + x->i0 * bias->stride[2] + j0 * bias->stride[3];
     head->kernels->pack(attn_at(bias, at), bias->stride[2], bias->stride[3], x->n_rows, n_keys, head->m.bias);
     head->kernels->add_bias(head->m.s, head->m.bias, n_keys, head->m.live);
+}
+
+/* ---- dropout --------------------------------------------------------------------------------------------- */
+
+void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys) {
+    head->kernels->keep(&(attn_keep_tile){
+        .rule = &head->p->dropout, .b = head->b, .h = head->h, .i0 = x->i0, .j0 = j0, .n_keys = n_keys, .keep = head->m.keep });
 }
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */

@@ -18,9 +18,10 @@ typedef struct attn_rows {
 typedef struct attn_tile_memory {
     void *s;         /* [k_block][q_block] scores, then weights */
     void *bias;      /* the same, when there is a bias */
+    void *keep;      /* the same, when there is dropout */
     uint64_t *live;  /* [k_block] */
     uint64_t *lanes; /* [k_block] */
-    void *k;         /* [k_block][dim], for keys that do not lie densely */
+    void *k;         /* [k_block][dim], for keys that do not lie densely, or not with length 1 as the cosine score has them */
     void *v;         /* [k_block][v_dim], in groups of columns */
     void *weight;    /* [dim] of the additive score */
 } attn_tile_memory;
@@ -40,7 +41,7 @@ typedef struct attn_head {
 typedef struct attn_query_block {
     int64_t i0, n_rows, n_written;
     attn_block_keys keys;
-    void *panel; /* [dim][q_block] */
+    void *panel; /* [dim][q_block]; with the cosine score each query has length 1 */
 } attn_query_block;
 
 typedef enum attn_tile_kind { ATTN_TILE_EMPTY, ATTN_TILE_PARTLY, ATTN_TILE_FULL } attn_tile_kind;
@@ -74,6 +75,9 @@ void attn_tile_cap(const attn_head *head, int64_t n_keys);
 attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_tile_kind kind);
 /* All four; an empty tile's scores are not computed. */
 attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys);
+
+/* What dropout multiplies the weights of keys j0 .. by, into m.keep; there is dropout. */
+void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys);
 
 /* n elements of one value. */
 void attn_fill(void *x, int64_t n, size_t size, double value);

@@ -3,10 +3,12 @@
  * inputs, with u = 2^-24 for f32 (2^-53 for f64), and per row
  *
  *     A = the largest |scale| sum_d |q_d k_jd| + |bias| + |slope * distance| over its live keys j
- *         (additive: |scale| sum_d |w_d| in place of the sum), or |sink| where that is larger
+ *         (additive: |scale| sum_d |w_d| in place of the sum; cosine: of q and k with length 1), or |sink| where that is larger
  *     e = u ((2 dim + 16) A + kv_len + 32)
  *
- *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|)
+ *     weights  e            out      e max_j |v_jc| (sigmoid: e sum_j |v_jc|); with dropout times 1 / (1 - p)
+ *     relu^2   weights e (1 + A)^2, out e (1 + A)^2 sum_j |v_jc|
+ *     sparsemax, entmax, hardmax: entropy kv_len e (1 - ln e)
  *     lse      e + u |lse|  entropy  e (2 + 2 A)       received  q_len e (its largest over rows) */
 #ifndef ATTENTION_BOUNDS_H
 #define ATTENTION_BOUNDS_H
@@ -32,20 +34,28 @@ static inline bool plan_sees(const attn_attention_plan *p, int64_t b, int64_t h,
     return !p->bias.rank || get4(p->bias, b, h, i, j) != -INFINITY;
 }
 
+/* |q . k| of row i and key j, magnitudes added up; cosine: of both with length 1. */
+static inline double product_magnitude(const attn_attention_plan *p, int64_t b, int64_t h, int64_t i, int64_t j) {
+    double sum = 0, q_square = 0, k_square = 0;
+    for (int64_t d = 0; d < p->dim; d++) {
+        double q = get4(p->q, b, h, i, d), k = get4(p->k, b, h / p->k_group, j, d);
+        sum += fabs(q * k);
+        q_square += q * q;
+        k_square += k * k;
+    }
+    return p->score == ATTN_COSINE && sum > 0 ? sum / sqrt(q_square) / sqrt(k_square) : sum;
+}
+
 /* The largest sum of magnitudes that makes up a live score of this row. */
 static inline double row_magnitude(const attn_attention_plan *p, int64_t b, int64_t h, int64_t i) {
     attn_sight sight = attn_plan_sight(p, b);
     double largest = 0;
     for (int64_t j = 0; j < p->kv_len; j++) {
         if (!plan_sees(p, b, h, i, j)) continue;
-        double sum = 0;
-        for (int64_t d = 0; d < p->dim; d++) {
-            if (p->score == ATTN_ADDITIVE)
-                sum += fabs(ref_load(p->score_weight.data, p->score_weight.dtype,
-                                     h * p->score_weight.stride[0] + d * p->score_weight.stride[1]));
-            else
-                sum += fabs(get4(p->q, b, h, i, d) * get4(p->k, b, h / p->k_group, j, d));
-        }
+        double sum = p->score == ATTN_ADDITIVE ? 0 : product_magnitude(p, b, h, i, j);
+        for (int64_t d = 0; p->score == ATTN_ADDITIVE && d < p->dim; d++)
+            sum += fabs(ref_load(p->score_weight.data, p->score_weight.dtype,
+                                 h * p->score_weight.stride[0] + d * p->score_weight.stride[1]));
         sum *= fabs(p->scale);
         if (p->bias.rank) sum += fabs(get4(p->bias, b, h, i, j));
         if (p->alibi.rank)
@@ -60,6 +70,11 @@ static inline double row_magnitude(const attn_attention_plan *p, int64_t b, int6
 typedef struct row_bound {
     double magnitude, e;
 } row_bound;
+
+/* Bounds on a row's weights and on what it mixes. */
+static inline double weight_bound(const attn_attention_plan *p, row_bound bound) {
+    return p->weighting == ATTN_WEIGHT_RELU2 ? bound.e * (1 + bound.magnitude) * (1 + bound.magnitude) : bound.e;
+}
 
 static inline row_bound bound_of_row(const attn_attention_plan *p, int64_t b, int64_t h, int64_t i) {
     double magnitude = row_magnitude(p, b, h, i);
@@ -79,7 +94,7 @@ static inline void assert_within(const char *what, attn_tensor x, int64_t at, do
 static inline void assert_row_within_bounds(const attn_attention_args *a, const attn_attention_args *exact,
                                             const attn_attention_plan *p, int64_t b, int64_t h, int64_t i, row_bound bound) {
     int64_t row = (b * p->heads + h) * p->q_len + i;
-    double u = unit_of(p->q.dtype);
+    double u = unit_of(p->q.dtype), weights = weight_bound(p, bound);
     for (int64_t c = 0; c < p->v_dim; c++) {
         double largest = 0, sum = 0;
         for (int64_t j = 0; j < p->kv_len; j++) {
@@ -88,23 +103,28 @@ static inline void assert_row_within_bounds(const attn_attention_args *a, const 
             sum += v;
             if (v > largest) largest = v;
         }
-        double size = p->weighting == ATTN_WEIGHT_SIGMOID ? sum : largest;
-        assert_within("out", a->out, row * p->v_dim + c, get(exact->out, row * p->v_dim + c), bound.e * size);
+        double size = attn_plan_is_elementwise(p) ? sum : largest;
+        if (p->dropout.on) size *= p->dropout.scale;
+        assert_within("out", a->out, row * p->v_dim + c, get(exact->out, row * p->v_dim + c), weights * size);
     }
     for (int64_t j = 0; exact->see.weights.rank && j < p->kv_len; j++)
-        assert_within("weights", a->see.weights, row * p->kv_len + j, get(exact->see.weights, row * p->kv_len + j), bound.e);
+        assert_within("weights", a->see.weights, row * p->kv_len + j, get(exact->see.weights, row * p->kv_len + j), weights);
     for (int64_t j = 0; exact->see.scores.rank && j < p->kv_len; j++)
         assert_within("scores", a->see.scores, row * p->kv_len + j, get(exact->see.scores, row * p->kv_len + j), bound.e);
     if (exact->see.lse.rank) {
-        double lse = get(exact->see.lse, row), entropy = get(exact->see.entropy, row);
+        double lse = get(exact->see.lse, row);
         assert_within("lse", a->see.lse, row, lse, bound.e + u * fabs(lse));
-        assert_within("entropy", a->see.entropy, row, entropy, bound.e * (2 + 2 * bound.magnitude));
+    }
+    if (exact->see.entropy.rank) {
+        double smooth = bound.e * (2 + 2 * bound.magnitude), steep = (double)p->kv_len * bound.e * (1 - log(bound.e));
+        assert_within("entropy", a->see.entropy, row, get(exact->see.entropy, row),
+                      p->weighting == ATTN_WEIGHT_SOFTMAX ? smooth : steep);
     }
     int64_t top_k = exact->see.top_index.rank ? exact->see.top_index.shape[3] : 0;
     for (int64_t r = 0; r < top_k; r++) {
         int64_t chosen = (int64_t)get(a->see.top_index, row * top_k + r);
         int64_t best = (int64_t)get(exact->see.top_index, row * top_k + r);
-        assert_within("top_weight", a->see.top_weight, row * top_k + r, get(exact->see.top_weight, row * top_k + r), bound.e);
+        assert_within("top_weight", a->see.top_weight, row * top_k + r, get(exact->see.top_weight, row * top_k + r), weights);
         if (chosen == best) continue;
         assert_true(chosen >= 0 && best >= 0); /* another key may only stand here if its score is as good as the same */
         assert_close(get(exact->see.scores, row * p->kv_len + chosen), get(exact->see.scores, row * p->kv_len + best),
@@ -121,7 +141,7 @@ static inline void assert_within_published_bounds(const attn_attention_args *a, 
             double worst = 0;
             for (int64_t i = 0; i < p.q_len; i++) {
                 row_bound bound = bound_of_row(&p, b, h, i);
-                if (bound.e > worst) worst = bound.e;
+                if (weight_bound(&p, bound) > worst) worst = weight_bound(&p, bound);
                 assert_row_within_bounds(a, exact, &p, b, h, i, bound);
             }
             for (int64_t j = 0; exact->see.received.rank && j < p.kv_len; j++) {

@@ -145,6 +145,10 @@ static inline attn_attention_args problem(problem_shape z, int32_t dtype, uint64
 
 static inline int32_t accumulator(int32_t dtype) { return dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32; }
 
+static inline bool has_entropy(int32_t weighting) {
+    return weighting == ATTN_WEIGHT_SOFTMAX || (weighting >= ATTN_WEIGHT_SPARSEMAX && weighting != ATTN_WEIGHT_RELU2);
+}
+
 /* Everything there is to see of `a`, in fresh tensors. */
 static inline attn_see see_all(const attn_attention_args *a, int64_t top_k) {
     int64_t b = a->q.shape[0], h = a->q.shape[1], l = a->q.shape[2], s = a->k.shape[2];
@@ -154,10 +158,8 @@ static inline attn_see see_all(const attn_attention_args *a, int64_t top_k) {
                      .scores = tensor4(dtype, b, h, l, s),
                      .top_index = tensor4(ATTN_I32, b, h, l, top_k),
                      .top_weight = tensor4(dtype, b, h, l, top_k) };
-    if (a->weighting == ATTN_WEIGHT_SOFTMAX) {
-        see.lse = tensor3(dtype, b, h, l);
-        see.entropy = tensor3(dtype, b, h, l);
-    }
+    if (a->weighting == ATTN_WEIGHT_SOFTMAX) see.lse = tensor3(dtype, b, h, l);
+    if (has_entropy(a->weighting)) see.entropy = tensor3(dtype, b, h, l);
     return see;
 }
 
@@ -175,15 +177,17 @@ static inline attn_attention_args in_f64(attn_attention_args a) {
 static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) {
     int64_t group_k = between(seed, 1, 2), group_v = between(seed, 1, 2), b = between(seed, 1, 3);
     problem_shape z = {
-        b, 2 * between(seed, 1, 2), 0, 0, between(seed, 1, 40), between(seed, 1, 90), between(seed, 1, 40), between(seed, 1, 40)
+        b, 2 * between(seed, 1, 2), 0, 0, between(seed, 1, 40), between(seed, 2, 90), between(seed, 1, 40), between(seed, 1, 40)
     };
     z.k_heads = z.h / group_k;
     z.v_heads = z.h / group_v;
     attn_attention_args a = problem(z, dtype, random_word(seed));
-    if (between(seed, 0, 3) == 0) {
+    int64_t score = between(seed, 0, 7);
+    if (score == 2 && z.dim > 1) a.score = ATTN_COSINE; /* of one number it is its sign, and dq is 0 */
+    if (score < 2) {
         a.score = ATTN_ADDITIVE;
         a.score_weight = tensor1(dtype, z.dim);
-        fill_normal(a.score_weight, seed);
+        for (int64_t d = 0; d < z.dim; d++) put(a.score_weight, d, normal(seed) / sqrt((double)z.dim));
     }
     if (between(seed, 0, 2) == 0) a.causal = (int32_t)between(seed, 1, 2);
     if (between(seed, 0, 2) == 0) {
@@ -218,10 +222,18 @@ static inline attn_attention_args random_problem(uint64_t *seed, int32_t dtype) 
     }
     if (between(seed, 0, 2) == 0) a.softcap = 0.5 + 5 * uniform(seed);
     if (between(seed, 0, 2) == 0) a.scale = normal(seed);
-    if (between(seed, 0, 3) == 0) a.weighting = ATTN_WEIGHT_SIGMOID;
+    static const int32_t others[] = { ATTN_WEIGHT_SIGMOID,  ATTN_WEIGHT_RELU2,  ATTN_WEIGHT_SPARSEMAX,
+                                      ATTN_WEIGHT_ENTMAX15, ATTN_WEIGHT_ENTMAX, ATTN_WEIGHT_HARDMAX };
+    if (between(seed, 0, 1) == 0) a.weighting = others[between(seed, 0, 5)];
+    if (a.weighting == ATTN_WEIGHT_ENTMAX) a.alpha = 1 + uniform(seed);
     if (a.weighting == ATTN_WEIGHT_SOFTMAX && between(seed, 0, 2) == 0) {
         a.sinks = tensor1(dtype, z.h);
         for (int64_t h = 0; h < z.h; h++) put(a.sinks, h, 3 * normal(seed));
+    }
+    if (between(seed, 0, 3) == 0) {
+        a.dropout = 0.5 * uniform(seed);
+        a.seed = random_word(seed);
+        a.dropout_offset = (uint64_t)between(seed, 0, 1) * random_word(seed);
     }
     a.see = see_all(&a, between(seed, 1, 5));
     return a;

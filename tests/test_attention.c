@@ -215,6 +215,76 @@ static void additive_score_is_w_times_tanh_of_the_sum(void **state) {
     }
 }
 
+static void cosine_score_is_the_dot_of_q_and_k_with_length_1(void **state) {
+    (void)state;
+    static const double sizes[] = { 1, 1e-30, 1e30, 1e-300, 1e300, 5e-324 };
+    for (int i = 0; i < 6; i++)
+        for (int32_t dtype = ATTN_F32; dtype <= ATTN_F64; dtype += ATTN_F64 - ATTN_F32) {
+            if (dtype == ATTN_F32 && i > 2) continue;
+            attn_attention_args a = problem((problem_shape){ 2, 2, 2, 1, 5, 7, 3, 2 }, dtype, 61);
+            attn_attention_args scaled = a;
+            a.score = scaled.score = ATTN_COSINE;
+            a.see.scores = tensor4(dtype, 2, 2, 5, 7);
+            if (i < 5) { /* however long the vectors are: their squares may be too large or too small for their dtype */
+                scaled.q = dense_copy(a.q, dtype);
+                scaled.k = dense_copy(a.k, dtype);
+                for (int64_t n = 0; n < attn_count(&a.q); n++) put(scaled.q, n, get(a.q, n) * sizes[i]);
+                for (int64_t n = 0; n < attn_count(&a.k); n++) put(scaled.k, n, get(a.k, n) / sizes[i]);
+            } else { /* (n, 0, 0) and the smallest number */
+                for (int64_t n = 0; n < attn_count(&a.q); n++) put(a.q, n, n % 3 == 0 ? sizes[i] : 0);
+                scaled.q = a.q;
+            }
+            scaled.see.scores = tensor4(dtype, 2, 2, 5, 7);
+            attend(&a);
+            attend(&scaled);
+            for (int64_t n = 0; n < 2 * 2 * 5 * 7; n++) {
+                double dot = 0, q = 0, k = 0;
+                for (int64_t d = 0; d < 3; d++) {
+                    double x = i < 5 ? get(a.q, n / 7 * 3 + d) : d == 0, y = get4(a.k, n / 70, n / 35 % 2, n % 7, d);
+                    dot += x * y, q += x * x, k += y * y;
+                }
+                assert_close(get(a.see.scores, n), dot / sqrt(q * k), dtype == ATTN_F64 ? 1e-15 : 4e-7);
+                assert_close(get(scaled.see.scores, n), dot / sqrt(q * k), dtype == ATTN_F64 ? 1e-15 : 4e-7);
+            }
+        }
+}
+
+/* And it has no gradient. */
+static void a_zero_vector_has_a_cosine_of_0_with_everything(void **state) {
+    (void)state;
+    static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16 };
+    for (int t = 0; t < 3; t++) {
+        attn_attention_args a = problem((problem_shape){ 1, 1, 1, 1, 20, 30, 8, 3 }, dtypes[t], 62);
+        a.score = ATTN_COSINE;
+        a.see.scores = tensor4(accumulator(dtypes[t]), 1, 1, 20, 30);
+        for (int64_t d = 0; d < 8; d++) put4(a.q, 0, 0, 3, d, 0), put4(a.k, 0, 0, 4, d, 0);
+        attn_attention_grads g = { .dout = dense_copy(a.v, dtypes[t]),
+                                   .dq = tensor_of(dtypes[t], 4, a.q.shape),
+                                   .dk = tensor_of(dtypes[t], 4, a.k.shape) };
+        g.dout.shape[2] = 20;
+        attend(&a);
+        attend_backward(&a, &g);
+        for (int64_t j = 0; j < 30; j++) assert_true(get4(a.see.scores, 0, 0, 3, j) == 0);
+        for (int64_t i = 0; i < 20; i++) assert_true(get4(a.see.scores, 0, 0, i, 4) == 0);
+        for (int64_t d = 0; d < 8; d++) assert_true(get4(g.dq, 0, 0, 3, d) == 0 && get4(g.dk, 0, 0, 4, d) == 0);
+        for (int64_t d = 0; d < 8; d++) assert_true(get4(g.dq, 0, 0, 2, d) != 0 && get4(g.dk, 0, 0, 3, d) != 0);
+        free_blocks(NULL);
+    }
+}
+
+static void nan_or_infinity_in_a_vector_shows_in_its_cosines(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        attn_attention_args a = problem((problem_shape){ 1, 1, 1, 1, 20, 30, 8, 3 }, i % 2 ? ATTN_F64 : ATTN_F32, 63);
+        a.score = ATTN_COSINE;
+        a.see.scores = tensor4(a.q.dtype, 1, 1, 20, 30);
+        put4(a.q, 0, 0, 3, 5, i < 2 ? NAN : INFINITY);
+        put4(a.k, 0, 0, 7, 2, i < 2 ? NAN : -INFINITY);
+        attend(&a);
+        for (int64_t n = 0; n < 600; n++) assert_true(isnan(get(a.see.scores, n)) == (n / 30 == 3 || n % 30 == 7));
+    }
+}
+
 static void softcap_bias_and_alibi_come_in_this_order(void **state) {
     (void)state;
     attn_attention_args a = problem((problem_shape){ 1, 1, 1, 1, 3, 3, 4, 2 }, ATTN_F64, 7);
@@ -244,6 +314,26 @@ static void sigmoid_weights_are_elementwise_and_not_normalised(void **state) {
     a.weighting = ATTN_WEIGHT_SIGMOID;
     attend(&a);
     for (int j = 0; j < 5; j++) assert_close(get(a.see.weights, j), 1 / (1 + exp(-s[j])), 1e-16);
+}
+
+static void relu2_weights_are_squares_of_what_is_positive(void **state) {
+    (void)state;
+    static const double s[] = { -800, -1, 0, 2, 1e3, -INFINITY, INFINITY };
+    for (int32_t dtype = ATTN_F32; dtype <= ATTN_F16; dtype++) {
+        attn_attention_args a = scores_by_hand(dtype, 7, s);
+        a.weighting = ATTN_WEIGHT_RELU2;
+        attend(&a);
+        for (int j = 0; j < 7; j++) assert_true(get(a.see.weights, j) == (s[j] > 0 ? s[j] * s[j] : 0));
+        put(a.k, 6, NAN);
+        attend(&a);
+        assert_true(isnan(get(a.see.weights, 6)) && isnan(get(a.out, 0)));
+        put(a.k, 6, 3);
+        attend(&a);
+        if (dtype == ATTN_F16) /* beyond its largest number */
+            assert_true(get(a.out, 0) == INFINITY);
+        else
+            assert_close(get(a.out, 0), 4 * 4 + 1e6 * 5 + 9 * 7, dtype == ATTN_BF16 ? 2e4 : 1);
+    }
 }
 
 static void a_normalised_sum_of_zero_gives_a_row_of_zeros(void **state) {
@@ -423,8 +513,12 @@ int main(void) {
         cmocka_unit_test_teardown(scale_defaults_to_one_over_root_dim_for_dot_and_to_1_for_additive, free_blocks),
         cmocka_unit_test_teardown(an_explicit_scale_of_zero_gives_every_key_the_same_weight, free_blocks),
         cmocka_unit_test_teardown(additive_score_is_w_times_tanh_of_the_sum, free_blocks),
+        cmocka_unit_test_teardown(cosine_score_is_the_dot_of_q_and_k_with_length_1, free_blocks),
+        cmocka_unit_test_teardown(a_zero_vector_has_a_cosine_of_0_with_everything, free_blocks),
+        cmocka_unit_test_teardown(nan_or_infinity_in_a_vector_shows_in_its_cosines, free_blocks),
         cmocka_unit_test_teardown(softcap_bias_and_alibi_come_in_this_order, free_blocks),
         cmocka_unit_test_teardown(sigmoid_weights_are_elementwise_and_not_normalised, free_blocks),
+        cmocka_unit_test_teardown(relu2_weights_are_squares_of_what_is_positive, free_blocks),
         cmocka_unit_test_teardown(a_normalised_sum_of_zero_gives_a_row_of_zeros, free_blocks),
         cmocka_unit_test_teardown(a_score_of_plus_infinity_gives_nan_under_softmax_and_its_lse_is_infinite, free_blocks),
         cmocka_unit_test_teardown(a_score_of_plus_infinity_is_1_under_sigmoid_and_nan_under_the_normalised_sum, free_blocks),

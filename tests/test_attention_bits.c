@@ -15,14 +15,15 @@
 
 /* ---- the problems ------------------------------------------------------------------------------------------------- */
 
-enum { PROBLEMS = 6 };
+enum { PROBLEMS = 7 };
 
-/* Blocks of queries, a single row, f64, 16 bits, the additive score, another weighting: with options that compose. */
+/* Blocks of queries, a single row, f64, 16 bits, the additive score, sigmoid, cosine with relu^2: with options that compose. */
 static attn_attention_args some_problem(int which) {
     static const problem_shape shapes[PROBLEMS] = { { 2, 2, 1, 2, 45, 140, 17, 12 }, { 3, 2, 2, 1, 3, 200, 40, 20 },
                                                     { 2, 2, 2, 1, 37, 90, 16, 24 },  { 2, 2, 1, 1, 5, 9, 8, 8 },
-                                                    { 1, 2, 1, 2, 33, 60, 12, 20 },  { 2, 2, 2, 2, 25, 140, 17, 9 } };
-    static const int32_t dtypes[PROBLEMS] = { ATTN_F32, ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F32, ATTN_F32 };
+                                                    { 1, 2, 1, 2, 33, 60, 12, 20 },  { 2, 2, 2, 2, 25, 140, 17, 9 },
+                                                    { 2, 4, 2, 2, 47, 290, 10, 9 } };
+    static const int32_t dtypes[PROBLEMS] = { ATTN_F32, ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F32, ATTN_F32, ATTN_F32 };
     problem_shape z = shapes[which];
     uint64_t seed = 100 + (uint64_t)which;
     attn_attention_args a = problem(z, dtypes[which], seed);
@@ -38,6 +39,14 @@ static attn_attention_args some_problem(int which) {
         fill_normal(a.score_weight, &seed);
     }
     if (which == 5) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (which == 6) {
+        a.weighting = ATTN_WEIGHT_RELU2;
+        a.score = ATTN_COSINE;
+    }
+    if (which % 2 == 0) {
+        a.dropout = 0.3;
+        a.seed = 77;
+    }
     if (which < 3) {
         a.sinks = tensor1(dtypes[which], z.h);
         fill_normal(a.sinks, &seed);
@@ -194,6 +203,7 @@ static void batch_neighbours_change_nothing(void **state) {
     (void)state;
     for (int which = 0; which < PROBLEMS; which++) {
         attn_attention_args a = some_problem(which);
+        a.dropout = 0; /* which draws by the number of the entry */
         attend(&a);
         for (int64_t b = 0; b < a.q.shape[0]; b++) {
             attn_attention_args one = a;

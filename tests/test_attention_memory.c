@@ -24,6 +24,7 @@ static attn_attention_args some_problem(int which) {
     a.causal = ATTN_CAUSAL;
     a.bias = tensor1(a.q.dtype, shapes[which].kv_len);
     fill(a.bias, 0.5);
+    a.dropout = which % 2 ? 0.5 : 0;
     a.see = see_all(&a, 2);
     return a;
 }

@@ -195,14 +195,19 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
 /* For query i over keys j of one head, in this order:
  *   score    s = scale * q_i . k_j                    ATTN_DOT (Vaswani et al. 2017)
  *            s = scale * sum_d w_d tanh(q_id + k_jd)  ATTN_ADDITIVE (Bahdanau et al. 2015); the L x S x dim tensor never exists
- *            ATTN_COSINE (q and k of length 1): not built yet
+ *            s = scale * q_i . k_j / (|q_i| |k_j|)    ATTN_COSINE; 0 for a zero vector
  *   then     s = c tanh(s / c) with softcap c;  s += bias;  s -= slope |i + offset - j| (ALiBi, Press et al. 2022);  masks
  *   weight   p = exp(s - m) / sum_j exp(s - m)        ATTN_WEIGHT_SOFTMAX: one sweep over the keys (Milakov and Gimelshein 2018),
  *                                                     block by block (FlashAttention, Dao et al. 2022)
  *            p = 1 / (1 + exp(-s))                    ATTN_WEIGHT_SIGMOID
  *            p = s / sum_j s, 0 where the sum is 0    ATTN_WEIGHT_NORMALIZED_SUM
- *            the other weightings: not built yet
+ *            p = max(s, 0)^2                          ATTN_WEIGHT_RELU2 (So et al. 2021)
+ *            p = [(alpha - 1) s - tau]_+^(1/(alpha-1)) ATTN_WEIGHT_ENTMAX (Peters et al. 2019), tau so that the row sums to 1;
+ *                                                     alpha 2 is ATTN_WEIGHT_SPARSEMAX, 1.5 ATTN_WEIGHT_ENTMAX15, 1 the softmax
+ *            p = 1 for the first largest s, else 0    ATTN_WEIGHT_HARDMAX; no gradient to the scores
+ *                                                     (these four answer through the reference)
  *            a sink z adds exp(z - m) to the softmax's denominator alone (z = 0: softmax plus one; Xiao et al. 2024)
+ *            dropout p then keeps each weight with probability 1 - p, 1 / (1 - p) times as large (Srivastava et al. 2014)
  *   mix      out_i = sum_j p_ij v_j
  *   see      what the weights were
  * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
@@ -214,7 +219,7 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  * offset is 0, and giving one is ATTN_BAD_ARGUMENT. */
 enum { ATTN_NOT_CAUSAL = 0, ATTN_CAUSAL, ATTN_CAUSAL_TOP_LEFT };
 enum { ATTN_DOT = 0, ATTN_ADDITIVE, ATTN_COSINE };
-/* What scores become. The softmax divides by the sum over live keys; the sigmoid divides by nothing. */
+/* What scores become. The softmax divides by the sum over live keys; the sigmoid and relu^2 divide by nothing. */
 enum { ATTN_WEIGHT_SOFTMAX = 0, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM, ATTN_WEIGHT_SPARSEMAX, ATTN_WEIGHT_ENTMAX15,
        ATTN_WEIGHT_ENTMAX, ATTN_WEIGHT_RELU2, ATTN_WEIGHT_HARDMAX };
 enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
@@ -224,7 +229,7 @@ enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
  * before dropout. */
 typedef struct attn_see {
     attn_tensor lse;            /* [batch, heads, q_len]: m + log sum_j exp(s_j - m), natural; softmax only. Backward: in */
-    attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; softmax only, else ATTN_BAD_ARGUMENT as is lse */
+    attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; not of sigmoid, normalised sum, relu^2 */
     attn_tensor received;       /* [batch, heads, kv_len]: weight a key received, summed over queries */
     attn_tensor weights;        /* [batch, heads, q_len, kv_len]: the p; 0 where masked */
     attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED, of all rows and keys at the others */
@@ -258,9 +263,12 @@ typedef struct attn_attention_args {
     attn_tensor sinks;          /* optional [heads]: q's dtype or F32: logits in the softmax's denominator only */
     double      scale;          /* default 1/sqrt(dim) for ATTN_DOT, else 1; finite */
     double      softcap;        /* 0: none; else positive and finite */
-    double      alpha;          /* ATTN_WEIGHT_ENTMAX: default 1.5 (not built yet); with another weighting an error */
-    double      dropout;        /* 0: none; a probability up to 1 (not built yet) */
-    uint64_t    seed, dropout_offset; /* of the dropout's counter-based generator (not built yet) */
+    double      alpha;          /* ATTN_WEIGHT_ENTMAX: 1 or more, default 1.5; with another weighting an error */
+    double      dropout;        /* 0: none; a probability up to 1, which leaves nothing */
+    uint64_t    seed, dropout_offset; /* of the dropout: the same two drop the same weights, forward and backward. Key j of row */
+                                /* i is dropped where word j & 3 of Philox-4x32-10 with counter (j >> 2, i, batch entry, head) */
+                                /* is below round(dropout * 2^32); the key is seed, or with an offset other than 0 the first */
+                                /* two words of counter (offset, 0) under it */
     attn_see    see;            /* all optional */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_args;
@@ -271,7 +279,7 @@ typedef struct attn_attention_grads {
     attn_tensor dq, dk, dv;     /* out, each optional: their input's shape, its dtype or F32; summed over the heads of a group */
     attn_tensor dbias, dsinks, dalibi, dalpha, dscore_weight; /* out, each optional; an extent of 1 is summed over */
                                 /* Broadcast to the scores, [batch, heads] twice, [heads, dim]; the input has to be there. */
-                                /* dalpha: not built yet */
+                                /* dalpha: one F32 or F64, of ATTN_WEIGHT_ENTMAX */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_grads;
 
@@ -282,8 +290,8 @@ ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, 
 /* Writes a->out and what a->see asks for. */
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
 /* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
- * dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
- * ds_ij q_i, dv_j = sum_i p_ij dout_i, dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
+ * dp_ij; for relu^2 2 max(s_ij, 0) dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
+ * ds_ij q_i, dv_j = sum_i p_ij dout_i (p after dropout, which multiplies dp as well), dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
  * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
  * the rest of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);

@@ -117,6 +117,14 @@ typedef struct attn_mix_tile {
     void *o;              /* panel [v_dim][lane] */
 } attn_mix_tile;
 
+/* Which weights dropout keeps. */
+typedef struct attn_keep_tile {
+    const struct attn_dropout_rule *rule;
+    int64_t b, h, i0, j0; /* of the tile's first lane and key; j0 is a multiple of 4 */
+    int64_t n_keys;
+    void *keep; /* out: tile [n_keys][lane] of 0 and rule->scale */
+} attn_keep_tile;
+
 /* c[key][column] += sum over rows of a[key][row] * x[row][column]: what the keys of a unit gather from some blocks of rows. */
 typedef struct attn_gather {
     const void *a; /* tiles [block][n_keys][lane]; `a_block` elements from one block to the next */
@@ -145,6 +153,9 @@ typedef struct attn_additive_gradient {
 /* Tiles begin at keys that are multiples of this: what keys are added up together is then the same in every tile. */
 enum { ATTN_KEY_STEP = 4 };
 
+/* ATTN_WEIGHT_SOFTMAX, ..., ATTN_WEIGHT_HARDMAX */
+enum { ATTN_WEIGHTINGS = 8 };
+
 typedef struct attn_attention_kernels {
     int32_t q_block, k_block; /* q_block 0: this table has no attention */
 
@@ -160,23 +171,28 @@ typedef struct attn_attention_kernels {
     /* No NaN and no infinity among n elements. */
     bool (*finite)(const void *x, int64_t n);
 
-    /* score: by kind, ATTN_DOT and ATTN_ADDITIVE. Then, each if it is there: softcap, bias, ALiBi, masks. */
-    void (*score[2])(const attn_score_tile *t);
+    /* score: by kind, ATTN_DOT, ATTN_ADDITIVE, ATTN_COSINE (of vectors of length 1: the dot). Then, each if it is there: softcap, bias, ALiBi, masks. */
+    void (*score[3])(const attn_score_tile *t);
     void (*cap)(void *s, int64_t n_keys, double softcap);
     void (*add_bias)(void *s, const void *bias_tile, int64_t n_keys, uint64_t *live); /* -inf clears the bit */
     void (*add_alibi)(void *s, int64_t n_keys, double slope, double position); /* of lane 0, counted from the tile's first key */
     void (*read_mask)(const void *mask, int64_t row, int64_t col, int64_t n_rows, int64_t n_keys, uint64_t *live); /* clears */
     void (*hide)(void *s, int64_t n_keys, const uint64_t *live, double fill);
 
-    /* weigh: by kind, ATTN_WEIGHT_SOFTMAX, _SIGMOID, _NORMALIZED_SUM. Scores become weights (not yet divided by the row's sum), the
+    /* weigh: by kind, ATTN_WEIGHT_SOFTMAX, ...; NULL where the reference has to answer. Scores become weights (not yet divided by the row's sum), the
      * state moves on; true: outputs so far are to be multiplied by `factor`, one per lane. */
-    bool (*weigh[3])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
+    bool (*weigh[ATTN_WEIGHTINGS])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
     /* Scores become final weights, given a finished row's max and 1 / sum. */
-    void (*weigh_again[3])(void *s, int64_t n_keys, const void *max, const void *inverse);
+    void (*weigh_again[ATTN_WEIGHTINGS])(void *s, int64_t n_keys, const void *max, const void *inverse);
+
+    /* Dropout, and what it multiplies: s *= by. */
+    void (*keep)(const attn_keep_tile *t);
+    void (*multiply)(void *s, const void *by, int64_t n_keys);
 
     /* The way back, by weighting: scores become final weights in s, and dp (what the weights' gradient is) becomes the scores' in
      * dp. delta per lane: sum of p dp over the keys, less d(lse). Then through the softcap, `capped` being the capped scores. */
-    void (*weigh_back[3])(void *s, void *dp, int64_t n_keys, const void *max, const void *inverse, const void *delta);
+    void (*weigh_back[ATTN_WEIGHTINGS])(void *s, void *dp, int64_t n_keys, const void *max, const void *inverse,
+                                        const void *delta);
     void (*cap_back)(void *ds, const void *capped, int64_t n_keys, double softcap);
     /* delta[lane] = sum over columns of dout * out, both panels. */
     void (*inner_lanes)(const void *dout, const void *out, int64_t n_cols, void *delta);

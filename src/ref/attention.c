@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention, as it is defined. For a query i over keys j:
  *
- *     score    s_ij = scale * q_i . k_j, capped, biased, masked
+ *     score    s_ij = scale * q_i . k_j (or another score), capped, biased, masked
  *     weight   p_ij = softmax over j of s_ij (or another weighting)
- *     mix      o_i  = sum_j p_ij v_j
+ *     mix      o_i  = sum_j p_ij v_j            p_ij after dropout
  *     see      what the weights were
  *
  * A key that is masked is skipped everywhere, never multiplied by 0: what stands in its memory does not matter. */
@@ -15,8 +15,8 @@
 
 size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim) {
     size_t keys, vectors, bytes, wide = (size_t)(dim > v_dim ? dim : v_dim);
-    if (__builtin_mul_overflow((size_t)kv_len, 5 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
-    if (__builtin_mul_overflow(wide, 3 * sizeof(double), &vectors)) return SIZE_MAX;
+    if (__builtin_mul_overflow((size_t)kv_len, 6 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
+    if (__builtin_mul_overflow(wide, 4 * sizeof(double), &vectors)) return SIZE_MAX;
     return __builtin_add_overflow(keys, vectors, &bytes) ? SIZE_MAX : bytes;
 }
 
@@ -24,14 +24,16 @@ ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim) {
     double *at = memory;
     int64_t wide = dim > v_dim ? dim : v_dim;
     return (ref_rows){ .q = at,
-                       .sum = at + wide,
-                       .dout = at + 2 * wide,
-                       .capped = at + 3 * wide,
-                       .s = at + 3 * wide + kv_len,
-                       .p = at + 3 * wide + 2 * kv_len,
-                       .dp = at + 3 * wide + 3 * kv_len,
-                       .ds = at + 3 * wide + 4 * kv_len,
-                       .live = (bool *)(at + 3 * wide + 5 * kv_len) };
+                       .k = at + wide,
+                       .sum = at + 2 * wide,
+                       .dout = at + 3 * wide,
+                       .capped = at + 4 * wide,
+                       .s = at + 4 * wide + kv_len,
+                       .p = at + 4 * wide + 2 * kv_len,
+                       .dp = at + 4 * wide + 3 * kv_len,
+                       .ds = at + 4 * wide + 4 * kv_len,
+                       .keep = at + 4 * wide + 5 * kv_len,
+                       .live = (bool *)(at + 4 * wide + 6 * kv_len) };
 }
 
 /* ---- score --------------------------------------------------------------------------------------------------- */
@@ -48,8 +50,35 @@ static double additive_score(const ref_attention *a, const double *q, int64_t j)
     return sum;
 }
 
-static double raw_score(const ref_attention *a, const double *q, int64_t j) {
-    return a->scale * (a->score == ATTN_ADDITIVE ? additive_score(a, q, j) : dot_score(a, q, j));
+/* The largest element is taken out first, so that no square leaves the range. */
+double ref_unit_vector(int64_t n, double *x) {
+    double largest = 0, sum = 0;
+    for (int64_t d = 0; d < n; d++)
+        if (!(fabs(x[d]) <= largest)) largest = fabs(x[d]);
+    if (largest == 0) return 0;
+    for (int64_t d = 0; d < n; d++) sum += (x[d] / largest) * (x[d] / largest);
+    for (int64_t d = 0; d < n; d++) x[d] = x[d] / largest / sqrt(sum);
+    return largest * sqrt(sum);
+}
+
+double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k) {
+    for (int64_t d = 0; d < a->dim; d++) k[d] = ref_at(a->k, j, d);
+    return ref_unit_vector(a->dim, k);
+}
+
+static double cosine_score(const ref_attention *a, const ref_rows *row, int64_t j) {
+    double sum = 0;
+    ref_attention_unit_key(a, j, row->k);
+    for (int64_t d = 0; d < a->dim; d++) sum += row->q[d] * row->k[d];
+    return sum;
+}
+
+static double raw_score(const ref_attention *a, const ref_rows *row, int64_t j) {
+    switch (a->score) {
+    case ATTN_ADDITIVE: return a->scale * additive_score(a, row->q, j);
+    case ATTN_COSINE: return a->scale * cosine_score(a, row, j);
+    default: return a->scale * dot_score(a, row->q, j);
+    }
 }
 
 static bool is_live(const ref_attention *a, attn_key_range keys, int64_t i, int64_t j) {
@@ -67,10 +96,11 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
     attn_key_range keys = attn_row_keys(&a->sight, i);
     bool see_unmasked = a->scores.data && a->scores_stage != ATTN_STAGE_WEIGHTED;
     for (int64_t d = 0; d < a->dim; d++) row->q[d] = ref_at(a->q, i, d);
+    if (a->score == ATTN_COSINE) row->q_length = ref_unit_vector(a->dim, row->q);
 
     for (int64_t j = 0; j < a->kv_len; j++) {
         row->live[j] = is_live(a, keys, i, j);
-        double raw = row->live[j] || see_unmasked ? raw_score(a, row->q, j) : -INFINITY;
+        double raw = row->live[j] || see_unmasked ? raw_score(a, row, j) : -INFINITY;
         double capped = a->softcap > 0 ? a->softcap * tanh(raw / a->softcap) : raw;
         double score = -INFINITY;
         if (row->live[j]) {
@@ -78,6 +108,7 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
             if (a->bias.data) score += ref_at(a->bias, i, j);
             if (a->has_alibi) score -= a->slope * (double)attn_distance(&a->sight, i, j);
         }
+        row->keep[j] = attn_dropout_factor(&a->dropout, a->b, a->h, i, j);
         row->capped[j] = capped;
         row->s[j] = score;
         if (a->scores.data) see_score(a, i, j, raw, capped, score);
@@ -90,7 +121,7 @@ static void mix(const ref_attention *a, int64_t i, ref_rows *row) {
     for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] = 0;
     for (int64_t j = 0; j < a->kv_len; j++) {
         if (!row->live[j]) continue;
-        for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] += row->p[j] * ref_at(a->v, j, c);
+        for (int64_t c = 0; c < a->v_dim; c++) row->sum[c] += row->p[j] * row->keep[j] * ref_at(a->v, j, c);
     }
     for (int64_t c = 0; c < a->v_dim; c++) ref_set(a->out, i, c, row->sum[c]);
 }

@@ -5,6 +5,7 @@
 #define ATTN_REF_ATTENTION_H
 
 #include "../mask.h"
+#include "../philox.h"
 #include "element.h"
 #include "weighting.h"
 
@@ -23,6 +24,8 @@ typedef struct ref_attention {
     double scale, softcap;   /* softcap 0: none */
     double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
     bool has_alibi;
+    attn_dropout_rule dropout;
+    int64_t b, h; /* which head this is, as dropout counts them */
 
     /* what is to be seen, each optional */
     ref_vector lse, entropy;    /* [q_len] */
@@ -35,13 +38,16 @@ typedef struct ref_attention {
 
 /* The row that is worked on. The caller lends the memory. */
 typedef struct ref_rows {
-    double *q;          /* [dim] query i */
+    double *q;          /* [dim] query i; of length 1 with ATTN_COSINE */
+    double *k;          /* [dim] the key at work, with ATTN_COSINE: of length 1 */
+    double q_length;    /* with ATTN_COSINE: what q was divided by; 0 for a zero vector */
     double *capped;     /* [kv_len] scores after softcap */
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
-    double *dp, *ds;    /* [kv_len] their gradients */
+    double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
+    double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
-    double dsink;       /* the gradient of the sink */
-    bool *live;         /* [kv_len] the keys that query i sees */
+    ref_weighting_gradient dweighting;
+    bool *live; /* [kv_len] the keys that query i sees */
 } ref_rows;
 
 /* Bytes of ref_rows' arrays; SIZE_MAX when they do not fit. */
@@ -49,7 +55,12 @@ size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim);
 /* Lays them out in `memory`, which is aligned to 8 bytes. */
 ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim);
 
-/* Fills in q, live, capped and s of row i; and a->scores. */
+/* x of length 1, in place; a zero vector stays. Returns what it was divided by: its length, 0 for a zero vector. */
+double ref_unit_vector(int64_t n, double *x);
+/* Key j of length 1, and its length. */
+double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k);
+
+/* Fills in q, live, capped, s and keep of row i; and a->scores. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
 /* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
 void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
@@ -63,12 +74,15 @@ typedef struct ref_attention_grads {
 
 /* dq [q_len, dim] of this head. */
 void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq);
-/* The others belong to more than this head: its share is added. dk [kv_len, dim], dv [kv_len, v_dim], dw [dim]. */
+/* The others belong to more than this head: its share is added. dk [kv_len, dim], dv [kv_len, v_dim], dw [dim]. With ATTN_COSINE dk is
+ * that of keys of length 1, which ref_attention_key_gradient takes to the keys' own when all heads were added. */
+void ref_attention_key_gradient(const ref_attention *a, ref_rows *row, double *dk);
 void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk);
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
 void ref_attention_add_dscore_weight(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dw);
 void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dslope);
 void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink);
+void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dalpha);
 /* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
 void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
                              int64_t step);

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-/* Row i up to the scores: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds. */
+/* Row i up to the scores: o_i = sum_j p_ij keep_ij v_j, so dp_ij = keep_ij do_i . v_j; the weighting takes dp to ds. */
 static void backward_row(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row) {
     ref_attention_scores(a, i, row);
     ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
@@ -14,9 +14,10 @@ static void backward_row(const ref_attention *a, const ref_attention_grads *g, i
         row->dp[j] = 0;
         if (!row->live[j]) continue;
         for (int64_t c = 0; c < a->v_dim; c++) row->dp[j] += row->dout[c] * ref_at(a->v, j, c);
+        row->dp[j] *= row->keep[j];
     }
     double dlse = g->dlse.data ? ref_get(g->dlse, i) : 0;
-    row->dsink = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
+    row->dweighting = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
 }
 
 /* capped = c tanh(raw / c) and raw = scale * score, so dscore = ds (1 - (capped / c)^2) scale. */
@@ -31,9 +32,28 @@ static double additive_slope(const ref_attention *a, const ref_rows *row, int64_
     return ref_get(a->score_weight, d) * (1 - t) * (1 + t);
 }
 
-/* score = q . k: d score / dq = k. */
+/* score = q . k: d score / dq = k. cosine: the same with q and k of length 1, and then through q's length. */
 static double slope_in_q(const ref_attention *a, const ref_rows *row, int64_t j, int64_t d) {
+    if (a->score == ATTN_COSINE) return row->k[d];
     return a->score == ATTN_ADDITIVE ? additive_slope(a, row, j, d) : ref_at(a->k, j, d);
+}
+
+/* From the gradient g of a vector of length 1, u = x / |x|, to that of x: (g - u (u . g)) / |x|. A zero vector has none, and a
+ * gradient of 0 stays 0 whatever x is. */
+static void through_length(int64_t n, const double *unit, double length, double *g) {
+    double along = 0;
+    bool any = false;
+    for (int64_t d = 0; d < n; d++) any |= g[d] != 0;
+    if (!any) return;
+    for (int64_t d = 0; d < n; d++) along += unit[d] * g[d];
+    for (int64_t d = 0; d < n; d++) g[d] = length == 0 ? 0 : (g[d] - unit[d] * along) / length;
+}
+
+void ref_attention_key_gradient(const ref_attention *a, ref_rows *row, double *dk) {
+    for (int64_t j = 0; j < a->kv_len; j++) {
+        double length = ref_attention_unit_key(a, j, row->k);
+        through_length(a->dim, row->k, length, dk + j * a->dim);
+    }
 }
 
 /* score = q . k: d score / dk = q. */
@@ -49,8 +69,10 @@ void ref_attention_dq(const ref_attention *a, const ref_attention_grads *g, ref_
         for (int64_t j = 0; j < a->kv_len; j++) {
             if (!row->live[j]) continue;
             double dscore = score_gradient(a, row, j);
+            if (a->score == ATTN_COSINE) ref_attention_unit_key(a, j, row->k);
             for (int64_t d = 0; d < a->dim; d++) row->sum[d] += dscore * slope_in_q(a, row, j, d);
         }
+        if (a->score == ATTN_COSINE) through_length(a->dim, row->q, row->q_length, row->sum);
         for (int64_t d = 0; d < a->dim; d++) ref_set(dq, i, d, row->sum[d]);
     }
 }
@@ -67,7 +89,7 @@ void ref_attention_add_dk(const ref_attention *a, const ref_attention_grads *g, 
     }
 }
 
-/* dv_j = sum_i p_ij do_i */
+/* dv_j = sum_i p_ij keep_ij do_i */
 void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv) {
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
@@ -75,7 +97,7 @@ void ref_attention_add_dv(const ref_attention *a, const ref_attention_grads *g, 
         for (int64_t c = 0; c < a->v_dim; c++) row->dout[c] = ref_at(g->dout, i, c);
         for (int64_t j = 0; j < a->kv_len; j++) {
             if (!row->live[j]) continue;
-            for (int64_t c = 0; c < a->v_dim; c++) dv[j * a->v_dim + c] += row->p[j] * row->dout[c];
+            for (int64_t c = 0; c < a->v_dim; c++) dv[j * a->v_dim + c] += row->p[j] * row->keep[j] * row->dout[c];
         }
     }
 }
@@ -104,7 +126,14 @@ void ref_attention_add_dalibi(const ref_attention *a, const ref_attention_grads 
 void ref_attention_add_dsink(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dsink) {
     for (int64_t i = 0; i < a->q_len; i++) {
         backward_row(a, g, i, row);
-        *dsink += row->dsink;
+        *dsink += row->dweighting.sink;
+    }
+}
+
+void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dalpha) {
+    for (int64_t i = 0; i < a->q_len; i++) {
+        backward_row(a, g, i, row);
+        *dalpha += row->dweighting.alpha;
     }
 }
 

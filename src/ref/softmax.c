@@ -2,6 +2,8 @@
 /* Softmax and its family, as a textbook has them: subtract the maximum, exponentiate, divide by the sum. */
 #include "softmax.h"
 
+#include "../philox.h"
+
 #include <math.h>
 #include <stdbool.h>
 
@@ -74,5 +76,37 @@ void ref_logsumexp_backward(const ref_scores *s, double dy, ref_vector dx) {
         double z = ref_score(s, i);
         double p = isnan(r.max) || isinf(r.max) ? NAN : exp(z - r.max) / r.sum;
         ref_put(dx, i, z == -INFINITY ? 0 : factor * p);
+    }
+}
+
+/* ---- gumbel-softmax (Jang et al. 2017) ----------------------------------------------------------------------- */
+
+double ref_gumbel(uint64_t seed, uint64_t index) {
+    attn_philox random = attn_philox_words(attn_philox_counter(index >> 2, (uint64_t)1 << 32), seed);
+    double u = ((double)(random.word[index & 3] >> 9) + 0.5) * 0x1p-23;
+    return -log(-log(u));
+}
+
+void ref_gumbel_softmax(const ref_scores *s, uint64_t seed, uint64_t position, double temperature, bool hard, ref_vector y) {
+    double max = -INFINITY, sum = 0;
+    int64_t first = -1;
+    for (int64_t i = 0; i < s->n; i++) {
+        double z = ref_score(s, i) + ref_gumbel(seed, position + (uint64_t)i);
+        if (isnan(z)) max = z;
+        if (z > max) max = z, first = i;
+    }
+    for (int64_t i = 0; i < s->n && isfinite(max) && !hard; i++)
+        sum += exp((ref_score(s, i) + ref_gumbel(seed, position + (uint64_t)i) - max) / temperature);
+    for (int64_t i = 0; i < s->n; i++) {
+        double z = ref_score(s, i), result;
+        if (z == -INFINITY)
+            result = 0;
+        else if (!isfinite(max))
+            result = NAN;
+        else if (hard)
+            result = i == first;
+        else
+            result = exp((z + ref_gumbel(seed, position + (uint64_t)i) - max) / temperature) / sum;
+        ref_put(y, i, result);
     }
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The weightings, each with its gradient below it: softmax, sigmoid, normalised sum. */
+/* The weightings, each with its gradient below it: softmax, sigmoid, normalised sum, relu^2, sparsemax and
+ * entmax (which are defined in entmax.c), hardmax. */
 #include "weighting.h"
+#include "softmax.h"
 
 #include <attn/attn.h>
 
@@ -47,9 +49,10 @@ static double softmax_backward(const ref_weighting *w, int64_t n, const bool *li
 
 double ref_lse(ref_norm norm) { return isinf(norm.max) ? norm.max : norm.max + log(norm.sum); }
 
-/* -sum p ln p = sum p ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. The p sum to 1 but for the sink's
+/* softmax: -sum p ln p = sum p ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. The p sum to 1 but for the sink's
  * share. */
-double ref_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p) {
+static double softmax_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s,
+                              const double *p) {
     double shifted = 0, share = 0;
     bool any = false;
     for (int64_t j = 0; j < n; j++) {
@@ -60,6 +63,14 @@ double ref_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm
     }
     if (!any) return 0;
     return (w->has_sink ? share : 1) * log(norm.sum) - shifted;
+}
+
+double ref_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p) {
+    double sum = 0;
+    if (w->kind == ATTN_WEIGHT_SOFTMAX) return softmax_entropy(w, n, live, norm, s, p);
+    for (int64_t j = 0; j < n; j++)
+        if (p[j] != 0) sum -= p[j] * log(p[j]);
+    return sum;
 }
 
 /* ---- sigmoid: p_j = 1 / (1 + exp(-s_j)) ------------------------------------------------------------------- */
@@ -100,6 +111,33 @@ static void normalized_sum_backward(int64_t n, const bool *live, ref_norm norm, 
         if (live[j]) ds[j] = (dp[j] - mean) / norm.sum;
 }
 
+/* ---- relu^2: p_j = max(s_j, 0)^2 --------------------------------------------------------------------------- */
+
+static double rectified(double s) { return s > 0 || isnan(s) ? s : 0; }
+
+static void relu2(int64_t n, const bool *live, const double *s, double *p) {
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) p[j] = rectified(s[j]) * rectified(s[j]);
+}
+
+static void relu2_backward(int64_t n, const bool *live, const double *s, const double *dp, double *ds) {
+    for (int64_t j = 0; j < n; j++)
+        if (live[j]) ds[j] = 2 * rectified(s[j]) * dp[j];
+}
+
+/* ---- hardmax: 1 for the first largest score, else 0; its slope is 0 wherever it has one ----------------------- */
+
+static void hardmax(int64_t n, const bool *live, const double *s, double *p) {
+    double max = live_max(n, live, s);
+    for (int64_t j = 0; j < n; j++) {
+        if (!live[j]) continue;
+        if (isnan(max)) p[j] = max;
+        if (max == -INFINITY || s[j] != max) continue;
+        p[j] = 1;
+        return;
+    }
+}
+
 /* ---- by name ----------------------------------------------------------------------------------------------- */
 
 ref_norm ref_weigh(const ref_weighting *w, int64_t n, const bool *live, const double *s, double *p) {
@@ -107,16 +145,28 @@ ref_norm ref_weigh(const ref_weighting *w, int64_t n, const bool *live, const do
     switch (w->kind) {
     case ATTN_WEIGHT_SOFTMAX: return softmax(w, n, live, s, p);
     case ATTN_WEIGHT_NORMALIZED_SUM: return normalized_sum(n, live, s, p);
+    case ATTN_WEIGHT_RELU2: relu2(n, live, s, p); return (ref_norm){ 0 };
+    case ATTN_WEIGHT_SPARSEMAX:
+    case ATTN_WEIGHT_ENTMAX15:
+    case ATTN_WEIGHT_ENTMAX: ref_entmax_row(w->alpha, n, live, s, p); return (ref_norm){ 0 };
+    case ATTN_WEIGHT_HARDMAX: hardmax(n, live, s, p); return (ref_norm){ 0 };
     default: sigmoid(n, live, s, p); return (ref_norm){ 0 };
     }
 }
 
-double ref_weigh_backward(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s, const double *p,
-                          const double *dp, double dlse, double *ds) {
+ref_weighting_gradient ref_weigh_backward(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s,
+                                          const double *p, const double *dp, double dlse, double *ds) {
+    ref_weighting_gradient g = { 0 };
     for (int64_t j = 0; j < n; j++) ds[j] = 0;
     switch (w->kind) {
-    case ATTN_WEIGHT_SOFTMAX: return softmax_backward(w, n, live, norm, p, dp, dlse, ds);
-    case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); return 0;
-    default: sigmoid_backward(n, live, s, p, dp, ds); return 0;
+    case ATTN_WEIGHT_SOFTMAX: g.sink = softmax_backward(w, n, live, norm, p, dp, dlse, ds); break;
+    case ATTN_WEIGHT_NORMALIZED_SUM: normalized_sum_backward(n, live, norm, p, dp, ds); break;
+    case ATTN_WEIGHT_RELU2: relu2_backward(n, live, s, dp, ds); break;
+    case ATTN_WEIGHT_SPARSEMAX:
+    case ATTN_WEIGHT_ENTMAX15:
+    case ATTN_WEIGHT_ENTMAX: ref_entmax_row_backward(w->alpha, n, p, dp, ds, &g.alpha); break;
+    case ATTN_WEIGHT_HARDMAX: break;
+    default: sigmoid_backward(n, live, s, p, dp, ds); break;
     }
+    return g;
 }

@@ -3,6 +3,7 @@
 #ifndef ATTN_SIMD_AVX512_F32_H
 #define ATTN_SIMD_AVX512_F32_H
 
+#include "avx512_u64.h"
 #include "inline.h"
 
 #define ELEM_BITS 32

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary (inline.h says what each word means) in the vector extension of gcc and clang: for any processor, no target.
  * generic_f32.h and generic_f64.h name the types and include this. v_fma is a product and a sum, rounded twice. */
+#include "generic_u64.h"
 #include "inline.h"
 
 #include <string.h>

@@ -18,7 +18,14 @@
  *     v_select              m ? a : b                         v_both v_either v_not   on conditions
  *     v_any v_bits v_mask   is one lane set; lanes as bits, lane 0 lowest; and back
  *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
- *     v_transpose           a VL x VL block in registers */
+ *     v_transpose           a VL x VL block in registers
+ *
+ * and, in <instruction set>_u64.h, a few for whole numbers:
+ *
+ *     vu, UL                a vector of UL unsigned numbers of 64 bits
+ *     v_u_set v_u_iota      x everywhere; 0, 1, 2, ...        v_u_add v_u_xor
+ *     v_u_product           of the lower 32 bits of both      v_u_high   the upper 32 bits
+ *     v_u_store_low         the lower 32 bits of each, close together */
 #ifndef ATTN_SIMD_INLINE_H
 #define ATTN_SIMD_INLINE_H
 
