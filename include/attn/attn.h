@@ -212,8 +212,8 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
  *   see      what the weights were
  * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
  * causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
- * row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of the sink. NaN and infinity of live keys show as IEEE arithmetic has
- * it. */
+ * row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of the sink. NaN
+ * and infinity of live keys show as IEEE arithmetic has it. */
 
 /* ATTN_CAUSAL: j <= i + offset, by default bottom-right: the last query stands on the last key. ATTN_CAUSAL_TOP_LEFT: j <= i, the
  * offset is 0, and giving one is ATTN_BAD_ARGUMENT. */
@@ -289,11 +289,16 @@ ATTN_API size_t attn_attention_workspace(const attn_attention_args *a, int32_t n
 ATTN_API size_t attn_attention_backward_workspace(const attn_attention_args *a, const attn_attention_grads *g, int32_t n_threads);
 /* Writes a->out and what a->see asks for. */
 ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exec *exec);
-/* With dp_ij = dout_i . v_j, for the softmax: ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i); for the sigmoid p_ij (1 - p_ij)
- * dp_ij; for relu^2 2 max(s_ij, 0) dp_ij; for the normalised sum (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik. Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i
- * ds_ij q_i, dv_j = sum_i p_ij dout_i (p after dropout, which multiplies dp as well), dbias = ds, through the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by
- * block, never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not;
- * the rest of a->see is checked and not written. Writes only what g asks for. */
+/* With dp_ij = dout_i . v_j, times what dropout multiplied the weight by, the gradient of a score is
+ *     softmax          ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i)
+ *     sigmoid          ds_ij = p_ij (1 - p_ij) dp_ij
+ *     relu^2           ds_ij = 2 max(s_ij, 0) dp_ij
+ *     normalised sum   ds_ij = (dp_ij - sum_k p_ik dp_ik) / sum_k s_ik
+ *     entmax           ds_ij = r_ij (dp_ij - sum_k r_ik dp_ik / sum_k r_ik), r = p^(2 - alpha) where p > 0, else 0
+ * and dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij dout_i (p after dropout), dbias = ds, through
+ * the softcap where there is one; dsink = sum_i p_i,sink (dlse_i - sum_k p_ik dp_ik). Weights are computed again, block by block,
+ * never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not; the rest
+ * of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
 
 /* ---- gates ------------------------------------------------------------------------------------------------- */

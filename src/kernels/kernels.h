@@ -171,7 +171,8 @@ typedef struct attn_attention_kernels {
     /* No NaN and no infinity among n elements. */
     bool (*finite)(const void *x, int64_t n);
 
-    /* score: by kind, ATTN_DOT, ATTN_ADDITIVE, ATTN_COSINE (of vectors of length 1: the dot). Then, each if it is there: softcap, bias, ALiBi, masks. */
+    /* score: by kind, ATTN_DOT, ATTN_ADDITIVE, ATTN_COSINE (of vectors of length 1: the dot). Then, each if it is there: softcap,
+     * bias, ALiBi, masks. */
     void (*score[3])(const attn_score_tile *t);
     void (*cap)(void *s, int64_t n_keys, double softcap);
     void (*add_bias)(void *s, const void *bias_tile, int64_t n_keys, uint64_t *live); /* -inf clears the bit */
@@ -179,8 +180,8 @@ typedef struct attn_attention_kernels {
     void (*read_mask)(const void *mask, int64_t row, int64_t col, int64_t n_rows, int64_t n_keys, uint64_t *live); /* clears */
     void (*hide)(void *s, int64_t n_keys, const uint64_t *live, double fill);
 
-    /* weigh: by kind, ATTN_WEIGHT_SOFTMAX, ...; NULL where the reference has to answer. Scores become weights (not yet divided by the row's sum), the
-     * state moves on; true: outputs so far are to be multiplied by `factor`, one per lane. */
+    /* weigh: by kind, ATTN_WEIGHT_SOFTMAX, ...; NULL where the reference has to answer. Scores become weights (not yet divided by
+     * the row's sum), the state moves on; true: outputs so far are to be multiplied by `factor`, one per lane. */
     bool (*weigh[ATTN_WEIGHTINGS])(void *s, int64_t n_keys, attn_row_state *state, void *factor, bool see_entropy);
     /* Scores become final weights, given a finished row's max and 1 / sum. */
     void (*weigh_again[ATTN_WEIGHTINGS])(void *s, int64_t n_keys, const void *max, const void *inverse);

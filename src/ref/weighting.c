@@ -49,8 +49,8 @@ static double softmax_backward(const ref_weighting *w, int64_t n, const bool *li
 
 double ref_lse(ref_norm norm) { return isinf(norm.max) ? norm.max : norm.max + log(norm.sum); }
 
-/* softmax: -sum p ln p = sum p ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. The p sum to 1 but for the sink's
- * share. */
+/* softmax: -sum p ln p = sum p ln l - sum p (s - m), since p = exp(s - m) / l: this form does not cancel. The p sum to 1 but for
+ * the sink's share. */
 static double softmax_entropy(const ref_weighting *w, int64_t n, const bool *live, ref_norm norm, const double *s,
                               const double *p) {
     double shifted = 0, share = 0;
