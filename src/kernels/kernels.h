@@ -81,6 +81,37 @@ typedef struct attn_softmax_kernels {
     void (*target_dz)(int64_t n, const void *e, double factor, double gain, const attn_target *target, void *dz);
 } attn_softmax_kernels;
 
+/* ---- sparsemax, entmax, gumbel-softmax: regular rows of n dense elements, in pieces as above ------------------ */
+
+/* Scores d = (z - max) gain above a threshold: how many, and their excess t = d - at: its sum, its squares', its smallest. Starts as
+ * { .least = INFINITY }. */
+typedef struct attn_excess {
+    int64_t count;
+    attn_compensated sum, squares;
+    double least;
+} attn_excess;
+
+typedef struct attn_entmax_kernels {
+    /* Adds to e. Appends the d above to `kept`, after the e->count that are there, all of them if they are no more than `room` in the
+     * end; a vector more than that may be written. kept may be z. */
+    void (*excess)(int64_t n, const void *z, double max, double gain, double at, void *kept, int64_t room, attn_excess *e);
+    /* y = t with t = max(z - max - at - rest, 0), or t^2 with t = max((z - max)/2 - at - rest, 0). y may be z, here and below. */
+    void (*cut)(bool quadratic, int64_t n, const void *z, double max, double at, double rest, void *y);
+    /* The sums of p = w (1 + x / w^a)^(1/a), x = (z - max) gain, and of p / (1 + x / w^a), where 1 + x / w^a is above 0. */
+    void (*power_sums)(int64_t n, const void *z, double max, double gain, double a, double log_w, attn_compensated *sum,
+                       attn_compensated *slope);
+    void (*power)(int64_t n, const void *z, double max, double gain, double a, double log_w, double factor, void *y);
+    /* The sums of r dy and of r, r = y^power where y is not 0; dx = scale r (dy - mean) there, else 0. power in [0, 1). */
+    void (*support_sums)(double power, int64_t n, const void *y, const void *dy, attn_compensated *weighted,
+                         attn_compensated *total);
+    void (*support_dx)(double power, int64_t n, const void *y, const void *dy, double mean, double scale, void *dx);
+    /* z += the noise of elements [position, position + n): see ref_gumbel. */
+    void (*add_gumbel)(int64_t n, uint64_t position, uint64_t seed, void *z);
+    void (*cool)(int64_t n, const void *z, double max, double temperature, void *y); /* y = (z - max) / temperature */
+    /* y = 1 where z is max for the first time (then `found` is true), else 0. */
+    void (*one_hot)(int64_t n, const void *z, double max, bool *found, void *y);
+} attn_entmax_kernels;
+
 /* ---- attention ------------------------------------------------------------------------------------------ */
 
 /* Blocks of q_block queries (one per lane, at most 64) meet units of k_block keys. A panel is a transposed block, [column][lane]:
@@ -281,6 +312,7 @@ typedef struct attn_kernels {
     int32_t lanes;   /* elements of one vector */
     attn_math_kernels math;
     attn_softmax_kernels softmax;
+    attn_entmax_kernels entmax;
     attn_attention_kernels attention;
     attn_matmul_kernels matmul;
     attn_vector_kernels vector;
