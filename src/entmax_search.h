@@ -22,8 +22,8 @@ typedef struct attn_entmax_cut {
     double log_w, factor; /* any other alpha: log of the largest weight, and what makes the sum 1 */
 } attn_entmax_cut;
 
-/* Alpha is in (1, 2]. */
-attn_entmax_cut attn_entmax_search(const attn_entmax_kernels *k, double alpha, const attn_scores_source *row);
+/* Alpha is in (1, 2]. Two rows of the same scores have the same cut, in whatever pieces they come. */
+attn_entmax_cut attn_entmax_search(const attn_kernels *k, double alpha, const attn_scores_source *row);
 /* The weights of n dense scores; y may be z. */
 void attn_entmax_apply(const attn_entmax_kernels *k, const attn_entmax_cut *cut, int64_t n, const void *z, void *y);
 

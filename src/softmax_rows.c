@@ -40,6 +40,7 @@ static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tens
 
 typedef struct score_run {
     const score_job *job;
+    const attn_kernels *kernels;
     const attn_softmax_kernels *k;
     const attn_entmax_kernels *entmax;
     int32_t dtype;
@@ -175,7 +176,7 @@ static void entmax_row(const score_run *run, score_strip *s, int64_t r, bool dir
     attn_scores_source row = { entmax_piece, &from, run->job->rows.n, run->dtype, s->peak[r].max };
     bool regular = attn_is_regular(s->peak[r]);
     attn_entmax_cut cut = { .alpha = 0 };
-    if (regular) cut = attn_entmax_search(run->entmax, run->job->alpha, &row);
+    if (regular) cut = attn_entmax_search(run->kernels, run->job->alpha, &row);
     char *work = attn_strip_at(s->work, r, 0);
     for (int64_t j = 0, m; j < row.n; j += m) {
         const void *z = entmax_piece(&from, j, &m);
@@ -312,6 +313,7 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
     const attn_kernels *k = kernels_of(rows, (const int32_t[]){ SCORES_X, SCORES_Y }, 2, job->alpha);
     const attn_rows_tensor *x = &rows->t[SCORES_X], *y = &rows->t[SCORES_Y];
     score_run run = { .job = job,
+                      .kernels = k,
                       .k = k ? &k->softmax : NULL,
                       .entmax = k ? &k->entmax : NULL,
                       .dtype = x->dtype,

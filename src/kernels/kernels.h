@@ -91,10 +91,29 @@ typedef struct attn_excess {
     double least;
 } attn_excess;
 
+/* How far the threshold is from where these were taken: sum (t - step) = 1, or sum (t - step)^2 = 1. `settled`: no score lies between,
+ * so that the sums are over those that have weight. Sums of single precision tell the quadratic's root only near it; farther off it is
+ * Newton's step for the norm, which never passes the root. */
+static inline double attn_threshold_step(bool quadratic, double count, double sum, double squares, double least, bool *settled) {
+    double step = (sum - 1) / count;
+    if (!quadratic) {
+        *settled = step < least;
+        return step;
+    }
+    double inside = sum * sum - count * (squares - 1);
+    step = (squares - 1) / (sum + sqrt(inside > 0 ? inside : 0));
+    *settled = squares < 4 && inside >= 0 && step < least;
+    return *settled ? step : (squares - sqrt(squares)) / sum;
+}
+
 typedef struct attn_entmax_kernels {
-    /* Adds to e. Appends the d above to `kept`, after the e->count that are there, all of them if they are no more than `room` in the
-     * end; a vector more than that may be written. kept may be z. */
-    void (*excess)(int64_t n, const void *z, double max, double gain, double at, void *kept, int64_t room, attn_excess *e);
+    /* The largest d of each of 4 * lanes interleaved parts of the row; it replaces a smaller one in `tops`. */
+    void (*tops)(int64_t n, const void *z, double max, double gain, void *tops);
+    /* Adds to e. Appends the d above to `packed`, after the e->count that are there, all of them if they are no more than `room` in the
+     * end; a vector more than that may be written. */
+    void (*excess)(int64_t n, const void *z, double max, double gain, double at, void *packed, int64_t room, attn_excess *e);
+    /* The threshold of n scores, which is not below `at` nor above `highest`: `at`, as the element type has it, and what is left. */
+    void (*settle)(bool quadratic, int64_t n, const void *z, double max, double gain, double highest, double *at, double *rest);
     /* y = t with t = max(z - max - at - rest, 0), or t^2 with t = max((z - max)/2 - at - rest, 0). y may be z, here and below. */
     void (*cut)(bool quadratic, int64_t n, const void *z, double max, double at, double rest, void *y);
     /* The sums of p = w (1 + x / w^a)^(1/a), x = (z - max) gain, and of p / (1 + x / w^a), where 1 + x / w^a is above 0. */
