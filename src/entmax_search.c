@@ -81,6 +81,7 @@ static void find_threshold(search *s, bool quadratic, attn_entmax_cut *cut) {
 
 /* ---- any other alpha --------------------------------------------------------------------------------------------- */
 
+/* Sums of weights as multiples of the largest, w: the row's sum is w times `sum`. */
 typedef struct power_sum {
     double sum, slope;
 } power_sum;
@@ -99,13 +100,13 @@ static power_sum sum_powers(search *s, int64_t packed, double a, double log_w) {
     return (power_sum){ attn_total(sum), attn_total(slope) };
 }
 
-/* Newton's steps come from above and stop going down where rounding errors are all that is left. Returns the sum there. */
+/* Newton's steps come from above, until one is about as small as what the element type can tell of w^a. It is returned. */
 static double find_log_weight(search *s, int64_t packed, double a, double *log_w) {
-    const double enough = s->row->dtype == ATTN_F32 ? 0x1p-20 : 0x1p-49, lowest = -log((double)s->row->n);
+    const double enough = s->row->dtype == ATTN_F32 ? 0x1p-20 : 0x1p-48, lowest = -log((double)s->row->n);
     for (int round = 0;; round++) {
         power_sum p = sum_powers(s, packed, a, *log_w);
-        double step = log1p(expm1(-a * log(p.sum)) * p.sum / p.slope) / a, next = rounded(s, fmax(*log_w + step, lowest));
-        if (!(next < *log_w) || p.sum - 1 < enough || round == MOST_ROUNDS) return p.sum;
+        double step = log1p(expm1(-a * (log(p.sum) + *log_w)) * p.sum / p.slope) / a, next = fmax(*log_w + step, lowest);
+        if (a * fabs(step) < enough || !(next < *log_w) || round == MOST_ROUNDS) return step;
         *log_w = next;
     }
 }
@@ -114,9 +115,10 @@ static void find_power(search *s, double a, attn_entmax_cut *cut) {
     double log_w = 0;
     int64_t tops = pack_tops(s);
     if (tops > 0) find_log_weight(s, tops, a, &log_w);
-    int64_t packed = sweep(s, -exp(a * log_w)).count;
-    cut->factor = 1 / find_log_weight(s, packed, a, &log_w); /* divides out what is left of the sum's error */
+    double step = find_log_weight(s, sweep(s, -exp(a * log_w)).count, a, &log_w);
     cut->log_w = log_w;
+    cut->shift = -expm1(-a * step);
+    cut->factor = exp(log_w + step);
 }
 
 attn_entmax_cut attn_entmax_search(const attn_kernels *k, double alpha, const attn_scores_source *row) {
@@ -135,5 +137,5 @@ void attn_entmax_apply(const attn_entmax_kernels *k, const attn_entmax_cut *cut,
     if (cut->alpha == 1.5 || cut->alpha == 2)
         k->cut(cut->alpha == 1.5, n, z, cut->max, cut->at, cut->rest, y);
     else
-        k->power(n, z, cut->max, cut->alpha - 1, cut->alpha - 1, cut->log_w, cut->factor, y);
+        k->power(n, z, cut->max, cut->alpha - 1, cut->alpha - 1, cut->log_w, cut->shift, cut->factor, y);
 }

@@ -18,8 +18,8 @@ typedef struct attn_scores_source {
 /* What turns a row's scores into weights. */
 typedef struct attn_entmax_cut {
     double alpha, max;
-    double at, rest;      /* alpha 1.5 and 2: the threshold in two parts */
-    double log_w, factor; /* any other alpha: log of the largest weight, and what makes the sum 1 */
+    double at, rest;             /* alpha 1.5 and 2: the threshold in two parts */
+    double log_w, shift, factor; /* any other alpha: log of the largest weight in two parts, and that weight itself */
 } attn_entmax_cut;
 
 /* Alpha is in (1, 2]. Two rows of the same scores have the same cut, in whatever pieces they come. */

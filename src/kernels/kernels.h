@@ -116,10 +116,12 @@ typedef struct attn_entmax_kernels {
     void (*settle)(bool quadratic, int64_t n, const void *z, double max, double gain, double highest, double *at, double *rest);
     /* y = t with t = max(z - max - at - rest, 0), or t^2 with t = max((z - max)/2 - at - rest, 0). y may be z, here and below. */
     void (*cut)(bool quadratic, int64_t n, const void *z, double max, double at, double rest, void *y);
-    /* The sums of p = w (1 + x / w^a)^(1/a), x = (z - max) gain, and of p / (1 + x / w^a), where 1 + x / w^a is above 0. */
+    /* With base = 1 + x / w^a (1 - shift), x = (z - max) gain, and q = base^(1/a) where that is above 0, else 0: the sums of q and
+     * q / base, shift being 0; y = factor q. */
     void (*power_sums)(int64_t n, const void *z, double max, double gain, double a, double log_w, attn_compensated *sum,
                        attn_compensated *slope);
-    void (*power)(int64_t n, const void *z, double max, double gain, double a, double log_w, double factor, void *y);
+    void (*power)(int64_t n, const void *z, double max, double gain, double a, double log_w, double shift, double factor,
+                  void *y);
     /* The sums of r dy and of r, r = y^power where y is not 0; dx = scale r (dy - mean) there, else 0. power in [0, 1). */
     void (*support_sums)(double power, int64_t n, const void *y, const void *dy, attn_compensated *weighted,
                          attn_compensated *total);
