@@ -100,13 +100,15 @@ static power_sum sum_powers(search *s, int64_t packed, double a, double log_w) {
     return (power_sum){ attn_total(sum), attn_total(slope) };
 }
 
-/* Newton's steps come from above, until one is about as small as what the element type can tell of w^a. It is returned. */
+/* Newton's steps come from above, until one is as small as what the element type can tell of w^a, or nearly so and the sum as good as 1.
+ * It is returned, for the weights to be corrected by. */
 static double find_log_weight(search *s, int64_t packed, double a, double *log_w) {
-    const double enough = s->row->dtype == ATTN_F32 ? 0x1p-20 : 0x1p-48, lowest = -log((double)s->row->n);
+    const double unit = s->row->dtype == ATTN_F32 ? 0x1p-25 : 0x1p-54, lowest = -log((double)s->row->n);
     for (int round = 0;; round++) {
         power_sum p = sum_powers(s, packed, a, *log_w);
-        double step = log1p(expm1(-a * (log(p.sum) + *log_w)) * p.sum / p.slope) / a, next = fmax(*log_w + step, lowest);
-        if (a * fabs(step) < enough || !(next < *log_w) || round == MOST_ROUNDS) return step;
+        double log_sum = log(p.sum) + *log_w, step = log1p(expm1(-a * log_sum) * p.sum / p.slope) / a, size = a * fabs(step);
+        double next = fmax(*log_w + step, lowest);
+        if (size < unit || (size < 32 * unit && fabs(log_sum) < 0x1p-14) || !(next < *log_w) || round == MOST_ROUNDS) return step;
         *log_w = next;
     }
 }
