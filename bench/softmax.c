@@ -4,7 +4,7 @@
  *
  *     bench_softmax [-t THREADS] [-s SECONDS] [PROBLEM ...]        ATTN_ISA lowers the instruction set
  *
- * A problem is a string: softmax:r65536c128,f32[,axis0][,in-place][,log][,backward], cross-entropy:n4096c32768,f32. Bytes are what is
+ * A problem is a string: softmax:r65536c128,f32[,axis0][,in-place][,backward][,log|sparsemax|entmax15|entmax|gumbel], cross-entropy:n4096c32768,f32. Bytes are what is
  * read and written once; gigabytes per second are those of the best repetition. */
 #define _POSIX_C_SOURCE 200809L
 #include <attn/attn.h>
@@ -16,9 +16,24 @@
 #include <time.h>
 
 static const char *const default_problems[] = {
-    "softmax:r65536c128,f32",          "softmax:r8192c1024,f32",        "softmax:r4096c32768,f32",    "softmax:r1c128256,f32",
-    "softmax:r65536c128,f32,in-place", "softmax:r4096c4096,f32,axis0",  "softmax:r65536c128,f32,log", "softmax:r8192c1024,f64",
-    "softmax:r65536c128,f32,backward", "cross-entropy:n4096c32768,f32",
+    "softmax:r65536c128,f32",
+    "softmax:r8192c1024,f32",
+    "softmax:r4096c32768,f32",
+    "softmax:r1c128256,f32",
+    "softmax:r65536c128,f32,in-place",
+    "softmax:r4096c4096,f32,axis0",
+    "softmax:r65536c128,f32,log",
+    "softmax:r8192c1024,f64",
+    "softmax:r65536c128,f32,backward",
+    "cross-entropy:n4096c32768,f32",
+    "softmax:r65536c128,f32,sparsemax",
+    "softmax:r65536c128,f32,entmax15",
+    "softmax:r65536c128,f32,entmax",
+    "softmax:r65536c128,f32,gumbel",
+    "softmax:r4096c32768,f32,sparsemax",
+    "softmax:r4096c32768,f32,entmax15",
+    "softmax:r65536c128,f32,backward,sparsemax",
+    "softmax:r65536c128,f32,backward,entmax15",
 };
 enum { MOST_REPETITIONS = 2000, DEFAULT_SECONDS = 2 };
 
@@ -32,9 +47,18 @@ static double now(void) {
 
 /* ---- problems ---------------------------------------------------------------------------------------------- */
 
+static const struct {
+    const char *name;
+    int32_t op;
+} ops[] = { { "log", ATTN_LOG_SOFTMAX },
+            { "sparsemax", ATTN_SPARSEMAX },
+            { "entmax15", ATTN_ENTMAX15 },
+            { "entmax", ATTN_ENTMAX },
+            { "gumbel", ATTN_GUMBEL_SOFTMAX } };
+
 typedef struct problem {
-    bool cross_entropy, axis0, in_place, logarithmic, backward;
-    int32_t dtype;
+    bool cross_entropy, axis0, in_place, backward;
+    int32_t op, dtype;
     int64_t rows, columns;
     size_t bytes; /* of x */
     void *x, *y, *dy;
@@ -55,7 +79,10 @@ static bool read_problem(const char *text, problem *p) {
     if (found != 2 || rows < 1 || columns < 1 || rows > 1 << 24 || columns > 1 << 24) return false;
     p->rows = rows, p->columns = columns;
     p->axis0 = has(text, "axis0"), p->in_place = has(text, "in-place");
-    p->logarithmic = has(text, "log"), p->backward = has(text, "backward");
+    p->backward = has(text, "backward");
+    p->op = ATTN_SOFTMAX;
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (has(text, ops[i].name)) p->op = ops[i].op;
     if (!has(text, "f32") && !has(text, "f64")) return false;
     p->dtype = has(text, "f64") ? ATTN_F64 : ATTN_F32;
     p->bytes = (size_t)rows * (size_t)columns * (p->dtype == ATTN_F64 ? 8 : 4);
@@ -90,7 +117,7 @@ static attn_tensor view(const problem *p, void *data) {
 }
 
 static attn_status run(problem *p, const attn_exec *exec) {
-    attn_softmax_args a = { .op = p->logarithmic ? ATTN_LOG_SOFTMAX : ATTN_SOFTMAX, .x = view(p, p->x) };
+    attn_softmax_args a = { .op = p->op, .x = view(p, p->x), .alpha = p->op == ATTN_ENTMAX ? 1.25 : 0 };
     a.y = view(p, p->in_place ? p->x : p->y);
     if (p->backward) {
         attn_softmax_grads g = { .dy = view(p, p->dy), .dx = view(p, p->x) };
@@ -150,7 +177,7 @@ static int measure(const char *text, const attn_exec *exec, double seconds) {
         if (after < best_copy) best_copy = after;
     }
     qsort(fraction, (size_t)n, sizeof *fraction, ascending);
-    printf("%-36s %-9s %2d threads %9.3f ms %7.1f GB/s, copy %7.1f GB/s, median %5.1f %% of copy\n", text, attn_isa(),
+    printf("%-42s %-9s %2d threads %9.3f ms %7.1f GB/s, copy %7.1f GB/s, median %5.1f %% of copy\n", text, attn_isa(),
            (int)exec->n_threads, best * 1e3, bytes / best * 1e-9, 2 * (double)p.bytes / best_copy * 1e-9, 100 * fraction[n / 2]);
     free(p.x), free(p.y), free(p.dy), free(p.labels);
     return 0;

@@ -8,23 +8,25 @@ static bool continues(const attn_rows *rows, int32_t a) {
         const attn_rows_tensor *r = &rows->t[t];
         if (r->data && r->stride[a] != r->stride[a + 1] * rows->extent[a + 1]) return false;
     }
-    return true;
+    return !rows->numbered || rows->number[a] == rows->number[a + 1] * rows->extent[a + 1];
 }
 
 static void remove_axis(attn_rows *rows, int32_t a) {
     rows->axes--;
     for (int32_t i = a; i < rows->axes; i++) {
         rows->extent[i] = rows->extent[i + 1];
+        rows->number[i] = rows->number[i + 1];
         for (int32_t t = 0; t < rows->tensors; t++) rows->t[t].stride[i] = rows->t[t].stride[i + 1];
     }
 }
 
 static void move_innermost(attn_rows *rows, int32_t a) {
     int32_t last = rows->axes - 1;
-    int64_t extent = rows->extent[a], stride[ATTN_ROWS_TENSORS];
+    int64_t extent = rows->extent[a], number = rows->number[a], stride[ATTN_ROWS_TENSORS];
     for (int32_t t = 0; t < rows->tensors; t++) stride[t] = rows->t[t].stride[a];
     remove_axis(rows, a);
     rows->extent[last] = extent;
+    rows->number[last] = number;
     for (int32_t t = 0; t < rows->tensors; t++) rows->t[t].stride[last] = stride[t];
     rows->axes++;
 }
@@ -39,10 +41,10 @@ static int32_t closest_axis(const attn_rows *rows) {
     return best;
 }
 
-void attn_rows_make(attn_rows *rows, int32_t n_tensors, const attn_tensor *const *tensors) {
+static void make(attn_rows *rows, bool numbered, int32_t n_tensors, const attn_tensor *const *tensors) {
     const attn_tensor *shape = tensors[0];
     int32_t row_axes = shape->rank - 1;
-    *rows = (attn_rows){ .n = shape->shape[row_axes], .tensors = n_tensors };
+    *rows = (attn_rows){ .n = shape->shape[row_axes], .tensors = n_tensors, .numbered = numbered };
     for (int32_t t = 0; t < n_tensors; t++)
         if (tensors[t] && attn_present(tensors[t]))
             rows->t[t] =
@@ -54,6 +56,8 @@ void attn_rows_make(attn_rows *rows, int32_t n_tensors, const attn_tensor *const
             if (rows->t[t].data) rows->t[t].stride[rows->axes] = tensors[t]->stride[a];
         rows->axes++;
     }
+    for (int32_t a = rows->axes - 1; a >= 0; a--)
+        rows->number[a] = a == rows->axes - 1 ? 1 : rows->number[a + 1] * rows->extent[a + 1];
     if (rows->axes == 0) rows->extent[rows->axes++] = 1;
     move_innermost(rows, closest_axis(rows));
     for (int32_t a = rows->axes - 2; a >= 0; a--)
@@ -61,6 +65,14 @@ void attn_rows_make(attn_rows *rows, int32_t n_tensors, const attn_tensor *const
             rows->extent[a + 1] *= rows->extent[a];
             remove_axis(rows, a);
         }
+}
+
+void attn_rows_make(attn_rows *rows, int32_t n_tensors, const attn_tensor *const *tensors) {
+    make(rows, false, n_tensors, tensors);
+}
+
+void attn_rows_make_numbered(attn_rows *rows, int32_t n_tensors, const attn_tensor *const *tensors) {
+    make(rows, true, n_tensors, tensors);
 }
 
 static int64_t blocks_inside(const attn_rows *rows, int64_t size) {
@@ -78,11 +90,14 @@ attn_rows_block attn_rows_at(const attn_rows *rows, int64_t size, int64_t index)
     int32_t inner = rows->axes - 1;
     int64_t inside = blocks_inside(rows, size), first = index % inside * size, outer = index / inside;
     int64_t left = rows->extent[inner] - first, offset[ATTN_ROWS_TENSORS];
-    attn_rows_block block = { .count = left < size ? left : size };
+    attn_rows_block block = { .count = left < size ? left : size,
+                              .number = first * rows->number[inner],
+                              .next_number = rows->number[inner] };
     for (int32_t t = 0; t < rows->tensors; t++) offset[t] = first * rows->t[t].stride[inner];
     for (int32_t a = inner - 1; a >= 0; a--) {
         int64_t at = outer % rows->extent[a];
         outer /= rows->extent[a];
+        block.number += at * rows->number[a];
         for (int32_t t = 0; t < rows->tensors; t++) offset[t] += at * rows->t[t].stride[a];
     }
     for (int32_t t = 0; t < rows->tensors; t++) {

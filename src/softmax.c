@@ -6,27 +6,54 @@
 
 #include <math.h>
 
-static attn_status check_op(int32_t op) {
-    static const char *const later[] = { [ATTN_SPARSEMAX] = "sparsemax",
-                                         [ATTN_ENTMAX15] = "entmax-1.5",
-                                         [ATTN_ENTMAX] = "entmax",
-                                         [ATTN_GUMBEL_SOFTMAX] = "gumbel-softmax" };
-    if (op < ATTN_SOFTMAX || op > ATTN_GUMBEL_SOFTMAX)
-        return attn_fail(ATTN_BAD_ARGUMENT, "op is %d, which no softmax has", (int)op);
-    if (op > ATTN_SOFTMIN) return attn_fail(ATTN_UNSUPPORTED, "%s is not built in this version", later[op]);
+/* The options of a call, defaults filled in. */
+typedef struct softmax_options {
+    double scale, alpha, temperature; /* alpha: 0 of what is no entmax, 2 of sparsemax, 1.5 of entmax-1.5 */
+} softmax_options;
+
+static const char *const op_names[] = {
+    "softmax", "log-softmax", "softmin", "sparsemax", "entmax-1.5", "entmax", "gumbel-softmax"
+};
+
+/* What belongs to one operation alone. */
+static attn_status check_own_options(const attn_softmax_args *a, softmax_options *o) {
+    static const double fixed[] = { [ATTN_SPARSEMAX] = 2, [ATTN_ENTMAX15] = 1.5, [ATTN_GUMBEL_SOFTMAX] = 0 };
+    const char *op = op_names[a->op];
+    if (a->op != ATTN_ENTMAX && a->alpha != 0)
+        return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g: it belongs to entmax alone, not to %s", a->alpha, op);
+    if (a->op != ATTN_GUMBEL_SOFTMAX && a->temperature != 0)
+        return attn_fail(ATTN_BAD_ARGUMENT, "temperature is %g: it belongs to gumbel-softmax alone, not to %s", a->temperature,
+                         op);
+    if (a->op != ATTN_GUMBEL_SOFTMAX && a->hard)
+        return attn_fail(ATTN_BAD_ARGUMENT, "hard is %d: it belongs to gumbel-softmax alone, not to %s", (int)a->hard, op);
+    o->alpha = a->op == ATTN_ENTMAX ? (a->alpha != 0 ? a->alpha : 1.5) : fixed[a->op];
+    if (a->op == ATTN_ENTMAX && !(o->alpha >= 1 && isfinite(o->alpha)))
+        return attn_fail(ATTN_BAD_ARGUMENT, "alpha is %g; entmax takes a finite number from 1 (softmax) on", a->alpha);
+    o->temperature = a->temperature != 0 ? a->temperature : 1;
+    if (!(o->temperature > 0 && isfinite(o->temperature)))
+        return attn_fail(ATTN_BAD_ARGUMENT, "temperature is %g; it has to be a finite number above 0", a->temperature);
     return ATTN_OK;
 }
 
-/* What all calls of the family share: op, flags, scale (resolved) and reserved words. */
-static attn_status check_options(const attn_softmax_args *a, double *scale) {
+/* What all calls of the family share. */
+static attn_status check_options(const attn_softmax_args *a, softmax_options *o) {
     attn_status s;
     if (!a) return attn_fail(ATTN_BAD_ARGUMENT, "softmax has no arguments");
     if ((s = attn_check_reserved("attn_softmax_args", a->reserved, sizeof a->reserved / sizeof *a->reserved)) != ATTN_OK)
         return s;
-    if ((s = check_op(a->op)) != ATTN_OK) return s;
+    if (a->op < ATTN_SOFTMAX || a->op > ATTN_GUMBEL_SOFTMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "op is %d, which no softmax has", (int)a->op);
     if (a->flags & ~(uint32_t)ATTN_SCALE_SET) return attn_fail(ATTN_BAD_ARGUMENT, "flags 0x%x mean nothing to softmax", a->flags);
-    *scale = a->scale != 0 || a->flags & ATTN_SCALE_SET ? a->scale : 1;
-    return isfinite(*scale) ? ATTN_OK : attn_fail(ATTN_BAD_ARGUMENT, "scale is %g; it has to be a finite number", *scale);
+    o->scale = a->scale != 0 || a->flags & ATTN_SCALE_SET ? a->scale : 1;
+    if (!isfinite(o->scale)) return attn_fail(ATTN_BAD_ARGUMENT, "scale is %g; it has to be a finite number", o->scale);
+    return check_own_options(a, o);
+}
+
+static attn_status check_logsumexp_options(const attn_softmax_args *a, softmax_options *o) {
+    attn_status s = check_options(a, o);
+    if (s == ATTN_OK && a->op > ATTN_SOFTMIN)
+        return attn_fail(ATTN_BAD_ARGUMENT, "op is %s, which has no logsumexp; softmax and softmin have one", op_names[a->op]);
+    return s;
 }
 
 /* A result or gradient beside x: the same shape, of x's dtype or f32. */
@@ -77,66 +104,94 @@ static attn_status check_scores(const attn_softmax_args *a, attn_tensor *mask, a
 }
 
 /* Makes the rows of a call on scores and runs it, unless there is nothing to write. y and of_row may be absent. */
-static attn_status run_scores(const attn_softmax_args *a, double scale, score_result result, const attn_tensor *y,
+static attn_status run_scores(const attn_softmax_args *a, const softmax_options *o, score_result result, const attn_tensor *y,
                               const attn_tensor *of_row, const attn_exec *exec) {
     attn_tensor mask, bias;
     attn_status s = check_scores(a, &mask, &bias);
     if (s != ATTN_OK) return s;
-    score_job job = { .result = result, .scale = scale, .negate = a->op == ATTN_SOFTMIN };
+    score_job job = { .result = result, .scale = o->scale, .negate = a->op == ATTN_SOFTMIN };
     if (attn_row_count(&a->x) == 0 || (y && a->x.shape[a->x.rank - 1] == 0)) return ATTN_OK;
     const attn_tensor *tensors[SCORES_TENSORS] = {
         [SCORES_X] = &a->x, [SCORES_MASK] = &mask, [SCORES_BIAS] = &bias, [SCORES_Y] = y, [SCORES_OF_ROW] = of_row
     };
-    attn_rows_make(&job.rows, SCORES_TENSORS, tensors);
+    if (result == RESULT_ENTMAX) job.alpha = o->alpha;
+    if (result == RESULT_GUMBEL) {
+        job.temperature = o->temperature, job.seed = a->seed, job.hard = a->hard != 0;
+        attn_rows_make_numbered(&job.rows, SCORES_TENSORS, tensors);
+    } else {
+        attn_rows_make(&job.rows, SCORES_TENSORS, tensors);
+    }
     return attn_run_scores(&job, exec);
 }
 
+static score_result result_of(const attn_softmax_args *a, const softmax_options *o) {
+    if (a->op == ATTN_LOG_SOFTMAX) return RESULT_LOG_SOFTMAX;
+    if (a->op == ATTN_GUMBEL_SOFTMAX) return RESULT_GUMBEL;
+    return o->alpha > 1 ? RESULT_ENTMAX : RESULT_SOFTMAX; /* entmax of alpha 1 is softmax */
+}
+
 attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec) {
-    double scale = 1;
-    attn_status s = check_options(a, &scale);
+    softmax_options o;
+    attn_status s = check_options(a, &o);
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_beside("y", &a->y, ATTN_OUTPUT, &a->x, "x");
-    if (s != ATTN_OK) return s;
-    return run_scores(a, scale, a->op == ATTN_LOG_SOFTMAX ? RESULT_LOG_SOFTMAX : RESULT_SOFTMAX, &a->y, NULL, exec);
+    return s == ATTN_OK ? run_scores(a, &o, result_of(a, &o), &a->y, NULL, exec) : s;
 }
 
 attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec) {
-    double scale = 1;
+    softmax_options o;
     attn_tensor lse;
-    attn_status s = check_options(a, &scale);
+    attn_status s = check_logsumexp_options(a, &o);
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_of_row("y", &a->y, ATTN_OUTPUT, &a->x, &lse);
-    return s == ATTN_OK ? run_scores(a, scale, RESULT_LSE, NULL, &lse, exec) : s;
+    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE, NULL, &lse, exec) : s;
 }
 
-static attn_status check_grads(const attn_softmax_grads *g) {
+static attn_status check_grads(const attn_softmax_args *a, const attn_softmax_grads *g) {
     if (!g) return attn_fail(ATTN_BAD_ARGUMENT, "softmax has no gradients to work on");
-    if (attn_present(&g->dalpha)) return attn_fail(ATTN_BAD_ARGUMENT, "dalpha is asked for; only entmax has an alpha");
-    return attn_check_reserved("attn_softmax_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved);
+    attn_status s = attn_check_reserved("attn_softmax_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved);
+    if (s != ATTN_OK || !attn_present(&g->dalpha)) return s;
+    if (a->op != ATTN_ENTMAX)
+        return attn_fail(ATTN_BAD_ARGUMENT, "dalpha is asked for; only entmax has an alpha, not %s", op_names[a->op]);
+    if ((s = attn_check_output("dalpha", &g->dalpha, 0, 1)) != ATTN_OK) return s;
+    if (attn_count(&g->dalpha) != 1)
+        return attn_fail(ATTN_BAD_SHAPE, "dalpha has %lld elements; it is one number", (long long)attn_count(&g->dalpha));
+    if (g->dalpha.dtype != ATTN_F32 && g->dalpha.dtype != ATTN_F64)
+        return attn_fail(ATTN_UNSUPPORTED, "dalpha is %s; it has to be f32 or f64", attn_dtype_name(g->dalpha.dtype));
+    return ATTN_OK;
 }
 
-attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
-    double scale = 1;
-    attn_status s = check_options(a, &scale);
-    if (s == ATTN_OK) s = check_grads(g);
-    if (s == ATTN_OK) s = attn_check_float("y", &a->y, ATTN_INPUT, 1, ATTN_MAX_RANK);
-    if (s == ATTN_OK && attn_present(&a->x)) s = check_beside("y", &a->y, ATTN_INPUT, &a->x, "x");
-    if (s == ATTN_OK) s = check_beside("dy", &g->dy, ATTN_INPUT, &a->y, "y");
-    if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, attn_present(&a->x) ? &a->x : &a->y, "y");
-    if (s != ATTN_OK || attn_count(&a->y) == 0) return s;
-    gradient_job job = { .logarithmic = a->op == ATTN_LOG_SOFTMAX, .scale = a->op == ATTN_SOFTMIN ? -scale : scale };
+static attn_status run_gradients(const attn_softmax_args *a, const attn_softmax_grads *g, const softmax_options *o,
+                                 const attn_exec *exec) {
+    double scale = a->op == ATTN_SOFTMIN ? -o->scale : o->scale / o->temperature;
+    gradient_job job = { .logarithmic = a->op == ATTN_LOG_SOFTMAX, .scale = scale, .alpha = o->alpha > 1 ? o->alpha : 0 };
     const attn_tensor *tensors[GRADIENT_TENSORS] = { [GRADIENT_Y] = &a->y, [GRADIENT_DY] = &g->dy, [GRADIENT_DX] = &g->dx };
     attn_rows_make(&job.rows, GRADIENT_TENSORS, tensors);
     return attn_run_gradients(&job, exec);
 }
 
+attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
+    softmax_options o;
+    double dalpha = 0;
+    attn_status s = check_options(a, &o);
+    if (s == ATTN_OK) s = check_grads(a, g);
+    if (s == ATTN_OK) s = attn_check_float("y", &a->y, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK && attn_present(&a->x)) s = check_beside("y", &a->y, ATTN_INPUT, &a->x, "x");
+    if (s == ATTN_OK) s = check_beside("dy", &g->dy, ATTN_INPUT, &a->y, "y");
+    if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, attn_present(&a->x) ? &a->x : &a->y, "y");
+    if (s == ATTN_OK && attn_present(&g->dalpha)) s = attn_run_dalpha(o.alpha, &a->y, &g->dy, &dalpha, exec); /* dx may be dy */
+    if (s == ATTN_OK && attn_count(&a->y) > 0) s = run_gradients(a, g, &o, exec);
+    if (s == ATTN_OK && attn_present(&g->dalpha)) ref_store(g->dalpha.data, g->dalpha.dtype, 0, dalpha);
+    return s;
+}
+
 attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
-    double scale = 1;
+    softmax_options o;
     attn_tensor dy;
-    attn_status s = check_options(a, &scale);
-    if (s == ATTN_OK) s = check_grads(g);
+    attn_status s = check_logsumexp_options(a, &o);
+    if (s == ATTN_OK) s = check_grads(a, g);
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_of_row("dy", &g->dy, ATTN_INPUT, &a->x, &dy);
     if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, &a->x, "x");
-    return s == ATTN_OK ? run_scores(a, scale, RESULT_LSE_GRADIENT, &g->dx, &dy, exec) : s;
+    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE_GRADIENT, &g->dx, &dy, exec) : s;
 }

@@ -3,6 +3,8 @@
  * are brought into a strip first. A row too long for its strip is worked on in pieces, read once for its maximum, once for its sum
  * and once for its result. Whichever way a row takes, its bits are the same: kernels.h says how pieces are summed. */
 #include "softmax_rows.h"
+#include "entmax_search.h"
+#include "operand.h"
 #include "status.h"
 #include "strip.h"
 
@@ -19,9 +21,11 @@ static int64_t rows_per_item(int64_t n, int64_t unit) {
     return units > 1 ? units * unit : unit;
 }
 
-/* The kernels for tensors that are all of one element type that has some; else NULL, and the reference answers. */
-static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tensors, size_t count) {
+/* The kernels for tensors that are all of one element type that has some; else NULL, and the reference answers. Beyond alpha 2 weights
+ * rise so steeply above the threshold that single precision would tell little of them: the reference answers, in double. */
+static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tensors, size_t count, double alpha) {
     int32_t dtype = -1;
+    if (alpha > 2) return NULL;
     for (size_t i = 0; i < count; i++) {
         const attn_rows_tensor *t = &rows->t[tensors[i]];
         if (!t->data) continue;
@@ -29,17 +33,20 @@ static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tens
         dtype = t->dtype;
     }
     const attn_kernels *k = attn_kernels_for(dtype);
-    return k && k->softmax.rows ? k : NULL;
+    return k && k->softmax.rows && k->entmax.excess ? k : NULL;
 }
 
 /* ---- scores ------------------------------------------------------------------------------------------- */
 
 typedef struct score_run {
     const score_job *job;
+    const attn_kernels *kernels;
     const attn_softmax_kernels *k;
+    const attn_entmax_kernels *entmax;
     int32_t dtype;
     size_t size;
-    bool plain; /* z = x */
+    bool plain;         /* z = x */
+    double temperature; /* as the element type can hold it */
     int64_t block;
     attn_strip_plan plan;
 } score_run;
@@ -47,12 +54,14 @@ typedef struct score_run {
 /* Rows being worked on: their tensors, and where their scores and results stand. */
 typedef struct score_strip {
     int64_t rows;
+    int64_t number, next_number; /* the first row's row-major number, and how far apart they are */
     attn_strip x, mask, bias, y, of_row;
     attn_strip z;     /* x itself, or `work` */
     attn_strip work;  /* dense: y itself, or a buffer; absent when nothing but the lse of dense rows is wanted */
     int64_t capacity; /* of z, in elements of a row */
     attn_peak peak[STRIP_ROWS];
     attn_compensated sum[STRIP_ROWS];
+    bool found[STRIP_ROWS]; /* the largest score of a row has been written as 1 */
 } score_strip;
 
 /* Elements [j, j + n) of row r's mask and bias, dense and of the scores' element type. */
@@ -71,23 +80,32 @@ static const void *bias_piece(const score_run *run, const score_strip *s, int64_
     return buffer;
 }
 
-/* Elements [j, j + n) of every row's scores into z, which begins at element j. */
-static void load_scores(const score_run *run, score_strip *s, int64_t j, int64_t n) {
+/* z += the noise of gumbel-softmax. */
+static void add_noise(const score_run *run, const score_strip *s, int64_t r, int64_t j, int64_t n, void *z) {
+    uint64_t position = (uint64_t)(s->number + r * s->next_number) * (uint64_t)run->job->rows.n + (uint64_t)j;
+    run->entmax->add_gumbel(n, position, run->job->seed, z);
+}
+
+/* Elements [j, j + n) of the scores of rows [row, end) into z, which begins at element j. */
+static void load_scores(const score_run *run, score_strip *s, int64_t row, int64_t end, int64_t j, int64_t n) {
     if (s->z.data == s->x.data && run->plain) return;
-    attn_strip from = s->x;
-    from.data = attn_strip_at(s->x, 0, j);
+    attn_strip from = s->x, z = s->z;
+    from.data = attn_strip_at(s->x, row, j);
+    z.data = attn_strip_at(s->z, row, 0);
     if (run->plain || from.step != 1) {
-        attn_strip_copy(run->k, s->rows, n, from, s->z);
-        from = s->z;
+        attn_strip_copy(run->k, end - row, n, from, z);
+        from = z;
     }
     if (run->plain) return;
-    for (int64_t r = 0; r < s->rows; r++)
+    for (int64_t r = row; r < end; r++)
         for (int64_t i = 0, m; i < n; i += m) {
             uint8_t mask[ATTN_ROW_PIECE];
             double bias[ATTN_ROW_PIECE];
             m = n - i < ATTN_ROW_PIECE ? n - i : ATTN_ROW_PIECE;
-            run->k->scores(m, attn_strip_at(from, r, i), bias_piece(run, s, r, j + i, m, bias), mask_piece(s, r, j + i, m, mask),
-                           run->job->scale, run->job->negate ? -1 : 1, attn_strip_at(s->z, r, i));
+            char *to = attn_strip_at(z, r - row, i);
+            run->k->scores(m, attn_strip_at(from, r - row, i), bias_piece(run, s, r, j + i, m, bias),
+                           mask_piece(s, r, j + i, m, mask), run->job->scale, run->job->negate ? -1 : 1, to);
+            if (run->job->result == RESULT_GUMBEL) add_noise(run, s, r, j + i, m, to);
         }
 }
 
@@ -99,6 +117,18 @@ static double factor_of(const score_run *run, const score_strip *s, int64_t r) {
     return inverse * dy * (run->job->negate ? -run->job->scale : run->job->scale);
 }
 
+/* e = exp(z - max) of row r, added to sum; the temperature of gumbel-softmax divides z - max, lest a small one overflow. Such scores
+ * are in a buffer and e there too; else e may be NULL. */
+static void exponentials(const score_run *run, const score_strip *s, int64_t r, const char *z, int64_t n, char *e,
+                         attn_compensated *sum) {
+    if (run->job->result == RESULT_GUMBEL) {
+        run->entmax->cool(n, z, s->peak[r].max, run->temperature, e);
+        run->k->exp_sum(n, e, 0, e, sum);
+    } else {
+        run->k->exp_sum(n, z, s->peak[r].max, e, sum);
+    }
+}
+
 /* Row r's result for the n scores at z, of which `have_exp` says that the exponentials are already in `work`. */
 static void finish_row(const score_run *run, score_strip *s, int64_t r, const char *z, int64_t n, bool have_exp) {
     const attn_softmax_kernels *k = run->k;
@@ -108,8 +138,10 @@ static void finish_row(const score_run *run, score_strip *s, int64_t r, const ch
         k->blank(n, z, logarithmic ? -INFINITY : 0, work);
     } else if (logarithmic) {
         k->log(n, z, s->peak[r].max, log(attn_total(s->sum[r])), work);
+    } else if (run->job->hard) {
+        run->entmax->one_hot(n, z, s->peak[r].max, &s->found[r], work);
     } else {
-        if (!have_exp) k->exp_sum(n, z, s->peak[r].max, work, &(attn_compensated){ 0, 0 });
+        if (!have_exp) exponentials(run, s, r, z, n, work, &(attn_compensated){ 0, 0 });
         k->multiply(n, work, factor_of(run, s, r), work);
     }
 }
@@ -120,6 +152,44 @@ static void store_lse(const score_run *run, const score_strip *s, int64_t r) {
     ref_store(attn_strip_at(s->of_row, r, 0), run->job->rows.t[SCORES_OF_ROW].dtype, 0, lse);
 }
 
+/* ---- entmax: as many sweeps as the threshold needs, row by row ---- */
+
+typedef struct entmax_source {
+    const score_run *run;
+    score_strip *strip;
+    int64_t row;
+    bool direct; /* the scores stay where x is */
+} entmax_source;
+
+/* Scores that did not fit whole are brought in again. */
+static const void *entmax_piece(void *context, int64_t j, int64_t *n) {
+    const entmax_source *f = context;
+    score_strip *s = f->strip;
+    int64_t left = f->run->job->rows.n - j;
+    *n = left < s->capacity ? left : s->capacity;
+    if (f->run->job->rows.n > s->capacity) load_scores(f->run, s, f->row, f->row + 1, j, *n);
+    return attn_strip_at(s->z, f->row, f->direct ? j : 0);
+}
+
+static void entmax_row(const score_run *run, score_strip *s, int64_t r, bool direct) {
+    entmax_source from = { run, s, r, direct };
+    attn_scores_source row = { entmax_piece, &from, run->job->rows.n, run->dtype, s->peak[r].max };
+    bool regular = attn_is_regular(s->peak[r]);
+    attn_entmax_cut cut = { .alpha = 0 };
+    if (regular) cut = attn_entmax_search(run->kernels, run->job->alpha, &row);
+    char *work = attn_strip_at(s->work, r, 0);
+    for (int64_t j = 0, m; j < row.n; j += m) {
+        const void *z = entmax_piece(&from, j, &m);
+        if (regular)
+            attn_entmax_apply(run->entmax, &cut, m, z, work);
+        else
+            run->k->blank(m, z, 0, work);
+        attn_strip from_work = s->work, y = s->y;
+        from_work.data = work, y.data = attn_strip_at(s->y, r, j);
+        if (s->work.data != s->y.data) attn_strip_copy(run->k, 1, m, from_work, y);
+    }
+}
+
 /* Maximum, sum, result. Scores that stay where x is are found at their own element, those in a buffer at the buffer's first. */
 static void do_strip(const score_run *run, score_strip *s) {
     const int64_t n = run->job->rows.n, capacity = s->capacity;
@@ -128,19 +198,24 @@ static void do_strip(const score_run *run, score_strip *s) {
     for (int64_t r = 0; r < s->rows; r++) {
         s->peak[r] = (attn_peak){ .max = -INFINITY };
         s->sum[r] = (attn_compensated){ 0, 0 };
+        s->found[r] = false;
     }
     for (int64_t j = 0; j < n; j += capacity) {
         int64_t m = n - j < capacity ? n - j : capacity;
-        load_scores(run, s, j, m);
+        load_scores(run, s, 0, s->rows, j, m);
         for (int64_t r = 0; r < s->rows; r++) run->k->peak(m, attn_strip_at(s->z, r, direct ? j : 0), &s->peak[r]);
     }
-    for (int64_t j = 0; j < n; j += capacity) {
+    if (run->job->result == RESULT_ENTMAX) {
+        for (int64_t r = 0; r < s->rows; r++) entmax_row(run, s, r, direct);
+        return;
+    }
+    for (int64_t j = 0; j < n && !run->job->hard; j += capacity) {
         int64_t m = n - j < capacity ? n - j : capacity;
-        if (!once) load_scores(run, s, j, m);
+        if (!once) load_scores(run, s, 0, s->rows, j, m);
         for (int64_t r = 0; r < s->rows; r++)
             if (attn_is_regular(s->peak[r]))
-                run->k->exp_sum(m, attn_strip_at(s->z, r, direct ? j : 0), s->peak[r].max,
-                                keep_exp ? attn_strip_at(s->work, r, 0) : NULL, &s->sum[r]);
+                exponentials(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m,
+                             keep_exp || run->job->result == RESULT_GUMBEL ? attn_strip_at(s->work, r, 0) : NULL, &s->sum[r]);
     }
     if (run->job->result == RESULT_LSE) {
         for (int64_t r = 0; r < s->rows; r++) store_lse(run, s, r);
@@ -148,7 +223,7 @@ static void do_strip(const score_run *run, score_strip *s) {
     }
     for (int64_t j = 0; j < n; j += capacity) {
         int64_t m = n - j < capacity ? n - j : capacity;
-        if (!once) load_scores(run, s, j, m);
+        if (!once) load_scores(run, s, 0, s->rows, j, m);
         for (int64_t r = 0; r < s->rows; r++) finish_row(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m, keep_exp);
         attn_strip y = s->y;
         y.data = attn_strip_at(s->y, 0, j);
@@ -165,6 +240,8 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
                       .bias = attn_strip_of(rows, b, SCORES_BIAS, row),
                       .y = attn_strip_of(rows, b, SCORES_Y, row),
                       .of_row = attn_strip_of(rows, b, SCORES_OF_ROW, row),
+                      .number = b->number + row * b->next_number,
+                      .next_number = b->next_number,
                       .capacity = run->plan.capacity };
     bool direct = run->plain && s.x.step == 1;
     if (s.y.data && s.y.step == 1) {
@@ -214,26 +291,37 @@ static void do_block_by_reference(void *context, int64_t item, void *scratch) {
                               .scale = run->job->scale,
                               .op = run->job->negate ? ATTN_SOFTMIN : ATTN_SOFTMAX };
         ref_vector y = row_vector(rows, &b, SCORES_Y, row), of_row = row_vector(rows, &b, SCORES_OF_ROW, row);
-        if (run->job->result == RESULT_LOG_SOFTMAX) scores.op = ATTN_LOG_SOFTMAX;
-        if (run->job->result == RESULT_LSE)
-            ref_put(of_row, 0, ref_logsumexp(&scores));
-        else if (run->job->result == RESULT_LSE_GRADIENT)
-            ref_logsumexp_backward(&scores, ref_get(of_row, 0), y);
-        else
+        uint64_t number = (uint64_t)(b.number + row * b.next_number);
+        switch (run->job->result) {
+        case RESULT_LSE: ref_put(of_row, 0, ref_logsumexp(&scores)); break;
+        case RESULT_LSE_GRADIENT: ref_logsumexp_backward(&scores, ref_get(of_row, 0), y); break;
+        case RESULT_ENTMAX: ref_entmax(&scores, run->job->alpha, y); break;
+        case RESULT_GUMBEL:
+            ref_gumbel_softmax(&scores, run->job->seed, number * (uint64_t)rows->n, run->job->temperature, run->job->hard, y);
+            break;
+        case RESULT_LOG_SOFTMAX:
+            scores.op = ATTN_LOG_SOFTMAX;
             ref_softmax(&scores, y);
+            break;
+        case RESULT_SOFTMAX: ref_softmax(&scores, y); break;
+        }
     }
 }
 
 attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
     const attn_rows *rows = &job->rows;
-    const attn_kernels *k = kernels_of(rows, (const int32_t[]){ SCORES_X, SCORES_Y }, 2);
+    const attn_kernels *k = kernels_of(rows, (const int32_t[]){ SCORES_X, SCORES_Y }, 2, job->alpha);
     const attn_rows_tensor *x = &rows->t[SCORES_X], *y = &rows->t[SCORES_Y];
     score_run run = { .job = job,
+                      .kernels = k,
                       .k = k ? &k->softmax : NULL,
+                      .entmax = k ? &k->entmax : NULL,
                       .dtype = x->dtype,
                       .size = attn_dtype_size(x->dtype),
+                      .temperature = x->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
                       .block = rows_per_item(rows->n, 1) };
-    run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data;
+    run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data &&
+                job->result != RESULT_GUMBEL;
     run.plan = (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = rows->n };
     bool works_in_y = y->data && y->step == 1, works_in_x = !y->data && run.plain && x->step == 1;
     if (k && !works_in_y && !works_in_x) {
@@ -253,6 +341,7 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
 typedef struct gradient_run {
     const gradient_job *job;
     const attn_softmax_kernels *k;
+    const attn_entmax_kernels *entmax;
     size_t size;
     int64_t block;
     attn_strip_plan plan;
@@ -264,11 +353,31 @@ static bool is_dense(const attn_rows *rows) {
     return true;
 }
 
-static void dense_gradient(const gradient_run *run, const char *y, const char *dy, char *dx) {
+/* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy, entmax sum r dy and sum r. */
+typedef struct gradient_sums {
+    attn_compensated dy, shares;
+} gradient_sums;
+
+static void add_sums(const gradient_run *run, int64_t n, const char *y, const char *dy, gradient_sums *s) {
+    if (run->job->alpha > 0)
+        run->entmax->support_sums(2 - run->job->alpha, n, y, dy, &s->dy, &s->shares);
+    else
+        run->k->dy_sum(run->job->logarithmic, n, y, dy, &s->dy);
+}
+
+static void write_dx(const gradient_run *run, int64_t n, const char *y, const char *dy, const gradient_sums *s, char *dx) {
     const gradient_job *job = run->job;
-    attn_compensated sum = { 0, 0 };
-    run->k->dy_sum(job->logarithmic, job->rows.n, y, dy, &sum);
-    run->k->dx(job->logarithmic, job->rows.n, y, dy, attn_total(sum), job->scale, dx);
+    double sum = attn_total(s->dy);
+    if (job->alpha > 0)
+        run->entmax->support_dx(2 - job->alpha, n, y, dy, sum / attn_total(s->shares), job->scale, dx);
+    else
+        run->k->dx(job->logarithmic, n, y, dy, sum, job->scale, dx);
+}
+
+static void dense_gradient(const gradient_run *run, const char *y, const char *dy, char *dx) {
+    gradient_sums sums = { { 0, 0 }, { 0, 0 } };
+    add_sums(run, run->job->rows.n, y, dy, &sums);
+    write_dx(run, run->job->rows.n, y, dy, &sums, dx);
 }
 
 /* Rows of a strip: y and dy into two buffers, once for the sum and, where they did not fit whole, again for the result. */
@@ -276,7 +385,7 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
     const int64_t n = run->job->rows.n, capacity = run->plan.capacity;
     attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .size = run->size }, dy_work = y_work;
     dy_work.data += (size_t)(run->plan.rows * run->plan.row) * run->size;
-    attn_compensated sum[STRIP_ROWS] = { { 0, 0 } };
+    gradient_sums sums[STRIP_ROWS] = { { { 0, 0 }, { 0, 0 } } };
     for (int pass = 0; pass < 2; pass++)
         for (int64_t j = 0; j < n; j += capacity) {
             int64_t m = n - j < capacity ? n - j : capacity;
@@ -291,9 +400,9 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
             for (int64_t r = 0; r < count; r++) {
                 char *yr = attn_strip_at(y_work, r, 0), *dyr = attn_strip_at(dy_work, r, 0);
                 if (pass == 0)
-                    run->k->dy_sum(run->job->logarithmic, m, yr, dyr, &sum[r]);
+                    add_sums(run, m, yr, dyr, &sums[r]);
                 else
-                    run->k->dx(run->job->logarithmic, m, yr, dyr, attn_total(sum[r]), run->job->scale, dyr);
+                    write_dx(run, m, yr, dyr, &sums[r], dyr);
             }
             if (pass == 1) attn_strip_copy(run->k, count, m, dy_work, to);
         }
@@ -321,17 +430,23 @@ static void gradient_block_by_reference(void *context, int64_t item, void *scrat
     const gradient_run *run = context;
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
-    for (int64_t r = 0; r < b.count; r++)
-        ref_softmax_backward(run->job->logarithmic ? ATTN_LOG_SOFTMAX : ATTN_SOFTMAX, run->job->scale, rows->n,
-                             row_vector(rows, &b, GRADIENT_Y, r), row_vector(rows, &b, GRADIENT_DY, r),
-                             row_vector(rows, &b, GRADIENT_DX, r));
+    for (int64_t r = 0; r < b.count; r++) {
+        ref_vector y = row_vector(rows, &b, GRADIENT_Y, r), dy = row_vector(rows, &b, GRADIENT_DY, r),
+                   dx = row_vector(rows, &b, GRADIENT_DX, r);
+        if (run->job->alpha > 0)
+            ref_entmax_backward(run->job->alpha, run->job->scale, rows->n, y, dy, dx);
+        else
+            ref_softmax_backward(run->job->logarithmic ? ATTN_LOG_SOFTMAX : ATTN_SOFTMAX, run->job->scale, rows->n, y, dy, dx);
+    }
 }
 
 attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec) {
     const attn_rows *rows = &job->rows;
-    const attn_kernels *k = kernels_of(rows, (const int32_t[]){ GRADIENT_Y, GRADIENT_DY, GRADIENT_DX }, 3);
+    const int32_t all[] = { GRADIENT_Y, GRADIENT_DY, GRADIENT_DX };
+    const attn_kernels *k = kernels_of(rows, all, 3, job->alpha);
     gradient_run run = { .job = job,
                          .k = k ? &k->softmax : NULL,
+                         .entmax = k ? &k->entmax : NULL,
                          .size = attn_dtype_size(rows->t[GRADIENT_Y].dtype),
                          .block = rows_per_item(rows->n, 1) };
     if (k && !is_dense(rows)) {
@@ -342,6 +457,42 @@ attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec) {
     attn_status status = attn_session_open(&session, exec, (attn_need){ .per_worker = run.plan.bytes });
     if (status != ATTN_OK) return status;
     attn_session_run(&session, attn_rows_blocks(rows, run.block), k ? gradient_block : gradient_block_by_reference, &run);
+    attn_session_close(&session);
+    return ATTN_OK;
+}
+
+/* ---- the gradient to alpha ------------------------------------------------------------------------------- */
+
+enum { MOST_PARTS = 512 };
+
+typedef struct dalpha_run {
+    double alpha;
+    const attn_tensor *y, *dy;
+    int64_t rows, rows_per_part;
+    double part[MOST_PARTS];
+} dalpha_run;
+
+static void dalpha_part(void *context, int64_t item, void *scratch) {
+    (void)scratch;
+    dalpha_run *run = context;
+    int64_t row = item * run->rows_per_part, end = row + run->rows_per_part < run->rows ? row + run->rows_per_part : run->rows;
+    int64_t n = run->y->shape[run->y->rank - 1];
+    double sum = 0;
+    for (; row < end; row++)
+        sum += ref_entmax_backward(run->alpha, 1, n, attn_ref_row(run->y, row), attn_ref_row(run->dy, row), (ref_vector){ 0 });
+    run->part[item] = sum;
+}
+
+attn_status attn_run_dalpha(double alpha, const attn_tensor *y, const attn_tensor *dy, double *dalpha, const attn_exec *exec) {
+    dalpha_run run = { .alpha = alpha, .y = y, .dy = dy, .rows = attn_row_count(y) };
+    run.rows_per_part = (run.rows + MOST_PARTS - 1) / MOST_PARTS;
+    int64_t parts = run.rows ? (run.rows + run.rows_per_part - 1) / run.rows_per_part : 0;
+    attn_session session;
+    attn_status status = attn_session_open(&session, exec, (attn_need){ 0 });
+    if (status != ATTN_OK) return status;
+    attn_session_run(&session, parts, dalpha_part, &run);
+    *dalpha = 0;
+    for (int64_t i = 0; i < parts; i++) *dalpha += run.part[i];
     attn_session_close(&session);
     return ATTN_OK;
 }

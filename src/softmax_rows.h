@@ -8,30 +8,46 @@
 
 #include "kernels/kernels.h"
 
-/* What becomes of a row of scores z: exp(z - lse), z - lse, lse itself, or dy * scale * exp(z - lse). */
-typedef enum score_result { RESULT_SOFTMAX, RESULT_LOG_SOFTMAX, RESULT_LSE, RESULT_LSE_GRADIENT } score_result;
+/* What becomes of a row of scores z: exp(z - lse), z - lse, lse itself, dy * scale * exp(z - lse), alpha-entmax, or the softmax of
+ * (z + noise) / temperature. */
+typedef enum score_result {
+    RESULT_SOFTMAX,
+    RESULT_LOG_SOFTMAX,
+    RESULT_LSE,
+    RESULT_LSE_GRADIENT,
+    RESULT_ENTMAX,
+    RESULT_GUMBEL
+} score_result;
 
 /* In `rows`: the mask and the bias may be absent; OF_ROW is the lse (out) or its gradient (in), one element a row. */
 enum { SCORES_X, SCORES_MASK, SCORES_BIAS, SCORES_Y, SCORES_OF_ROW, SCORES_TENSORS };
 
 typedef struct score_job {
-    attn_rows rows;
+    attn_rows rows; /* RESULT_GUMBEL: numbered */
     score_result result;
     double scale;
-    bool negate; /* z = -(scale * x + bias) */
+    bool negate;  /* z = -(scale * x + bias) */
+    double alpha; /* RESULT_ENTMAX: above 1 */
+    double temperature;
+    uint64_t seed;
+    bool hard; /* RESULT_GUMBEL: 1 at the first largest */
 } score_job;
 
 attn_status attn_run_scores(const score_job *job, const attn_exec *exec);
 
-/* dx from y and dy; see softmax_kernels.dx. */
+/* dx from y and dy. */
 enum { GRADIENT_Y, GRADIENT_DY, GRADIENT_DX, GRADIENT_TENSORS };
 
 typedef struct gradient_job {
     attn_rows rows;
-    bool logarithmic;
-    double scale; /* negative for softmin */
+    bool logarithmic; /* of log-softmax: see softmax_kernels.dx */
+    double scale;     /* negative for softmin */
+    double alpha;     /* of entmax, above 1: see entmax_kernels.support_dx. 0: of softmax */
 } gradient_job;
 
 attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec);
+
+/* d(loss)/d(alpha) of entmax, summed over rows in row-major order, so that strides do not matter either. The tensors were checked. */
+attn_status attn_run_dalpha(double alpha, const attn_tensor *y, const attn_tensor *dy, double *dalpha, const attn_exec *exec);
 
 #endif

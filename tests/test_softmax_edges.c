@@ -11,7 +11,8 @@
 #include "tests/tensors.h"
 
 static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F16 };
-static const int32_t ops[] = { ATTN_SOFTMAX, ATTN_LOG_SOFTMAX, ATTN_SOFTMIN };
+static const int32_t ops[] = { ATTN_SOFTMAX, ATTN_LOG_SOFTMAX, ATTN_SOFTMIN, ATTN_SPARSEMAX, ATTN_ENTMAX15, ATTN_ENTMAX };
+enum { N_OPS = sizeof ops / sizeof *ops };
 static const int64_t lengths[] = { 1, 2, 9, 16, 33, 130, 700 };
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths };
 
@@ -20,7 +21,7 @@ typedef void (*row_test)(int32_t op, attn_tensor x, attn_tensor y);
 
 static void for_every_kind_of_row(row_test test) {
     for (size_t d = 0; d < 4; d++)
-        for (size_t o = 0; o < 3; o++)
+        for (size_t o = 0; o < N_OPS; o++)
             for (size_t l = 0; l < N_LENGTHS; l++)
                 for (int way = 0; way < 4; way++) {
                     const int64_t shape[] = { 3, lengths[l] };
@@ -39,6 +40,7 @@ static double masked_result(int32_t op) { return op == ATTN_LOG_SOFTMAX ? -INFIN
 /* The middle row of three is the special one; the others must be as they always are: all equal. */
 static void run(attn_softmax_args a) {
     int64_t n = a.x.shape[1];
+    if (a.op == ATTN_ENTMAX) a.alpha = 1.25;
     assert_ok(attn_softmax(&a, NULL));
     for (int64_t r = 0; r < 3; r += 2)
         for (int64_t i = 0; i < n; i++) {
@@ -237,17 +239,71 @@ static attn_softmax_args good(void) {
     return a;
 }
 
-static void what_is_not_built_says_so(void **state) {
+/* Each option belongs to the operations that read it. */
+static void options_of_other_operations_are_refused(void **state) {
     (void)state;
-    static const int32_t later[] = { ATTN_SPARSEMAX, ATTN_ENTMAX15, ATTN_ENTMAX, ATTN_GUMBEL_SOFTMAX };
-    for (int i = 0; i < 4; i++) {
-        attn_softmax_args a = good();
-        a.op = later[i];
-        assert_refused(attn_softmax(&a, NULL), ATTN_UNSUPPORTED, "is not built in this version");
-        attn_softmax_grads g = { .dy = a.x, .dx = a.y };
-        assert_refused(attn_softmax_backward(&a, &g, NULL), ATTN_UNSUPPORTED, "is not built in this version");
-        assert_untouched(a.y);
+    attn_softmax_args a = good(), b;
+    attn_tensor y = a.y;
+    for (int32_t op = ATTN_SOFTMAX; op <= ATTN_GUMBEL_SOFTMAX; op++) {
+        if (op != ATTN_ENTMAX)
+            for (int i = 0; i < 3; i++) {
+                b = a, b.op = op, b.alpha = i == 0 ? 1.5 : i == 1 ? NAN : -1;
+                assert_refused(attn_softmax(&b, NULL), ATTN_BAD_ARGUMENT, "it belongs to entmax alone, not to");
+            }
+        if (op == ATTN_GUMBEL_SOFTMAX) continue;
+        b = a, b.op = op, b.temperature = 2;
+        assert_refused(attn_softmax(&b, NULL), ATTN_BAD_ARGUMENT, "temperature is 2: it belongs to gumbel-softmax alone");
+        b.temperature = NAN;
+        assert_refused(attn_softmax(&b, NULL), ATTN_BAD_ARGUMENT, "temperature");
+        b = a, b.op = op, b.hard = 1;
+        assert_refused(attn_softmax(&b, NULL), ATTN_BAD_ARGUMENT, "hard is 1: it belongs to gumbel-softmax alone");
+        if (op <= ATTN_SOFTMIN) continue;
+        b = a, b.op = op;
+        assert_refused(attn_logsumexp(&b, NULL), ATTN_BAD_ARGUMENT, "which has no logsumexp");
+        assert_refused(attn_logsumexp_backward(&b, &(attn_softmax_grads){ 0 }, NULL), ATTN_BAD_ARGUMENT, "no logsumexp");
     }
+    assert_untouched(y);
+}
+
+static void an_alpha_below_1_and_a_temperature_not_above_0_are_refused(void **state) {
+    (void)state;
+    static const double alphas[] = { 0.999999, 0.5, -1.5, NAN, INFINITY, -INFINITY };
+    static const double temperatures[] = { -1, -1e-300, NAN, INFINITY, -INFINITY };
+    attn_softmax_args a = good();
+    attn_softmax_grads g = { .dy = a.x, .dx = a.y };
+    a.op = ATTN_ENTMAX;
+    for (int i = 0; i < 6; i++) {
+        a.alpha = alphas[i];
+        assert_refused(attn_softmax(&a, NULL), ATTN_BAD_ARGUMENT, "a finite number from 1 (softmax) on");
+        assert_refused(attn_softmax_backward(&a, &g, NULL), ATTN_BAD_ARGUMENT, "a finite number from 1 (softmax) on");
+    }
+    a.op = ATTN_GUMBEL_SOFTMAX, a.alpha = 0;
+    for (int i = 0; i < 5; i++) {
+        a.temperature = temperatures[i];
+        assert_refused(attn_softmax(&a, NULL), ATTN_BAD_ARGUMENT, "a finite number above 0");
+        assert_refused(attn_softmax_backward(&a, &g, NULL), ATTN_BAD_ARGUMENT, "a finite number above 0");
+    }
+    assert_untouched(a.y);
+}
+
+static void a_dalpha_is_one_number_of_entmax(void **state) {
+    (void)state;
+    attn_softmax_args a = good(), b = a;
+    attn_softmax_grads g = { .dy = a.x, .dx = tensor2(ATTN_F32, 3, 4), .dalpha = tensor1(ATTN_F32, 1) }, h = g;
+    fill(a.y, 0.25);
+    b.op = ATTN_ENTMAX15;
+    assert_refused(attn_softmax_backward(&b, &g, NULL), ATTN_BAD_ARGUMENT, "dalpha is asked for; only entmax has an alpha");
+    b.op = ATTN_ENTMAX;
+    h.dalpha = tensor1(ATTN_F32, 2);
+    assert_refused(attn_softmax_backward(&b, &h, NULL), ATTN_BAD_SHAPE, "dalpha has 2 elements");
+    h.dalpha = tensor2(ATTN_F32, 1, 1);
+    assert_refused(attn_softmax_backward(&b, &h, NULL), ATTN_BAD_SHAPE, "dalpha has rank 2");
+    h.dalpha = tensor1(ATTN_BF16, 1);
+    assert_refused(attn_softmax_backward(&b, &h, NULL), ATTN_UNSUPPORTED, "dalpha is bf16");
+    h.dalpha = (attn_tensor){ .dtype = ATTN_F64, .rank = 1, .shape = { 1 }, .stride = { 1 } };
+    assert_refused(attn_softmax_backward(&b, &h, NULL), ATTN_BAD_ARGUMENT, "dalpha has no data");
+    assert_untouched(g.dx);
+    assert_untouched(g.dalpha);
 }
 
 static void bad_arguments_are_refused_before_anything_is_written(void **state) {
@@ -351,7 +407,9 @@ int main(void) {
         cmocka_unit_test_teardown(logsumexp_of_special_rows, free_blocks),
         cmocka_unit_test_teardown(empty_shapes_are_answered, free_blocks),
         cmocka_unit_test_teardown(the_lse_of_one_row_may_be_a_scalar_or_one_element, free_blocks),
-        cmocka_unit_test_teardown(what_is_not_built_says_so, free_blocks),
+        cmocka_unit_test_teardown(options_of_other_operations_are_refused, free_blocks),
+        cmocka_unit_test_teardown(an_alpha_below_1_and_a_temperature_not_above_0_are_refused, free_blocks),
+        cmocka_unit_test_teardown(a_dalpha_is_one_number_of_entmax, free_blocks),
         cmocka_unit_test_teardown(bad_arguments_are_refused_before_anything_is_written, free_blocks),
         cmocka_unit_test_teardown(bad_gradients_are_refused_before_anything_is_written, free_blocks),
         cmocka_unit_test_teardown(hostile_extents_are_refused, free_blocks),

@@ -23,6 +23,7 @@
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
+#include "entmax.inc"
 #define MATMUL_MR 6
 #define MATMUL_NV 4
 #include "matmul.inc"
@@ -38,6 +39,7 @@ const attn_kernels attn_kernels_avx512_f32 = {
     .math = MATH_KERNELS,
     .attention = ATTENTION_KERNELS,
     .softmax = SOFTMAX_KERNELS,
+    .entmax = ENTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
     .gate = GATE_KERNELS,

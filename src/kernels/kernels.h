@@ -81,6 +81,58 @@ typedef struct attn_softmax_kernels {
     void (*target_dz)(int64_t n, const void *e, double factor, double gain, const attn_target *target, void *dz);
 } attn_softmax_kernels;
 
+/* ---- sparsemax, entmax, gumbel-softmax: regular rows of n dense elements, in pieces as above ------------------ */
+
+/* Scores d = (z - max) gain above a threshold: how many, and their excess t = d - at: its sum, its squares', its smallest. Starts as
+ * { .least = INFINITY }. */
+typedef struct attn_excess {
+    int64_t count;
+    attn_compensated sum, squares;
+    double least;
+} attn_excess;
+
+/* How far the threshold is from where these were taken: sum (t - step) = 1, or sum (t - step)^2 = 1. `settled`: no score lies between,
+ * so that the sums are over those that have weight. Sums of single precision tell the quadratic's root only near it; farther off it is
+ * Newton's step for the norm, which never passes the root. */
+static inline double attn_threshold_step(bool quadratic, double count, double sum, double squares, double least, bool *settled) {
+    double step = (sum - 1) / count;
+    if (!quadratic) {
+        *settled = step < least;
+        return step;
+    }
+    double inside = sum * sum - count * (squares - 1);
+    step = (squares - 1) / (sum + sqrt(inside > 0 ? inside : 0));
+    *settled = squares < 4 && inside >= 0 && step < least;
+    return *settled ? step : (squares - sqrt(squares)) / sum;
+}
+
+typedef struct attn_entmax_kernels {
+    /* The largest d of each of 4 * lanes interleaved parts of the row; it replaces a smaller one in `tops`. */
+    void (*tops)(int64_t n, const void *z, double max, double gain, void *tops);
+    /* Adds to e. Appends the d above to `packed`, after the e->count that are there, all of them if they are no more than `room` in the
+     * end; a vector more than that may be written. */
+    void (*excess)(int64_t n, const void *z, double max, double gain, double at, void *packed, int64_t room, attn_excess *e);
+    /* The threshold of n scores, which is not below `at` nor above `highest`: `at`, as the element type has it, and what is left. */
+    void (*settle)(bool quadratic, int64_t n, const void *z, double max, double gain, double highest, double *at, double *rest);
+    /* y = t with t = max(z - max - at - rest, 0), or t^2 with t = max((z - max)/2 - at - rest, 0). y may be z, here and below. */
+    void (*cut)(bool quadratic, int64_t n, const void *z, double max, double at, double rest, void *y);
+    /* With base = 1 + x / w^a (1 - shift), x = (z - max) gain, and q = base^(1/a) where that is above 0, else 0: the sums of q and
+     * q / base, shift being 0; y = factor q. */
+    void (*power_sums)(int64_t n, const void *z, double max, double gain, double a, double log_w, attn_compensated *sum,
+                       attn_compensated *slope);
+    void (*power)(int64_t n, const void *z, double max, double gain, double a, double log_w, double shift, double factor,
+                  void *y);
+    /* The sums of r dy and of r, r = y^power where y is not 0; dx = scale r (dy - mean) there, else 0. power in [0, 1). */
+    void (*support_sums)(double power, int64_t n, const void *y, const void *dy, attn_compensated *weighted,
+                         attn_compensated *total);
+    void (*support_dx)(double power, int64_t n, const void *y, const void *dy, double mean, double scale, void *dx);
+    /* z += the noise of elements [position, position + n): see ref_gumbel. */
+    void (*add_gumbel)(int64_t n, uint64_t position, uint64_t seed, void *z);
+    void (*cool)(int64_t n, const void *z, double max, double temperature, void *y); /* y = (z - max) / temperature */
+    /* y = 1 where z is max for the first time (then `found` is true), else 0. */
+    void (*one_hot)(int64_t n, const void *z, double max, bool *found, void *y);
+} attn_entmax_kernels;
+
 /* ---- attention ------------------------------------------------------------------------------------------ */
 
 /* Blocks of q_block queries (one per lane, at most 64) meet units of k_block keys. A panel is a transposed block, [column][lane]:
@@ -298,6 +350,7 @@ typedef struct attn_kernels {
     int32_t lanes;   /* elements of one vector */
     attn_math_kernels math;
     attn_softmax_kernels softmax;
+    attn_entmax_kernels entmax;
     attn_attention_kernels attention;
     attn_matmul_kernels matmul;
     attn_vector_kernels vector;

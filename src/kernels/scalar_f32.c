@@ -21,6 +21,7 @@
 #include "activation.inc"
 #include "norm.inc"
 #include "elementwise.inc"
+#include "entmax.inc"
 #define MATMUL_MR 4
 #define MATMUL_NV 2
 #include "matmul.inc"
@@ -36,6 +37,7 @@ const attn_kernels attn_kernels_scalar_f32 = {
     .math = MATH_KERNELS,
     .attention = ATTENTION_KERNELS,
     .softmax = SOFTMAX_KERNELS,
+    .entmax = ENTMAX_KERNELS,
     .matmul = MATMUL_KERNELS,
     .vector = VECTOR_KERNELS,
     .gate = GATE_KERNELS,

@@ -22,6 +22,17 @@ static double live_max(const ref_scores *s) {
     return max;
 }
 
+/* A sum whose rounding errors are carried along. */
+typedef struct careful {
+    double sum, lost;
+} careful;
+
+static void add(careful *c, double x) {
+    double y = x - c->lost, sum = c->sum + y;
+    c->lost = (sum - c->sum) - y;
+    c->sum = sum;
+}
+
 /* ---- sparsemax: p = d - tau, entmax-1.5: p = (d/2 - tau)^2 ------------------------------------------------- */
 
 /* What the scores above `at` say: how many they are; their excess t over it: its sum, that of its squares, its smallest. */
@@ -31,14 +42,16 @@ typedef struct excess {
 
 static excess excess_over(const ref_scores *s, double max, double gain, double at) {
     excess e = { .least = INFINITY };
+    careful sum = { 0, 0 }, squares = { 0, 0 };
     for (int64_t i = 0; i < s->n; i++) {
         double t = (ref_score(s, i) - max) * gain - at;
         if (!(t > 0)) continue;
         e.count += 1;
-        e.sum += t;
-        e.squares += t * t;
+        add(&sum, t);
+        add(&squares, t * t);
         e.least = fmin(e.least, t);
     }
+    e.sum = sum.sum, e.squares = squares.sum;
     return e;
 }
 
@@ -80,15 +93,15 @@ typedef struct weight_sum {
 } weight_sum;
 
 static weight_sum sum_weights(const ref_scores *s, double max, double a, double log_w) {
-    weight_sum r = { 0, 0 };
+    careful sum = { 0, 0 };
+    double slope = 0;
     for (int64_t i = 0; i < s->n; i++) {
         double log_p = log_weight(a, ref_score(s, i) - max, log_w);
         if (log_p == -INFINITY) continue;
-        r.sum += exp(log_p);
-        r.slope += exp(log_p + a * (log_w - log_p));
+        add(&sum, exp(log_p));
+        slope += exp(log_p + a * (log_w - log_p));
     }
-    r.slope /= r.sum;
-    return r;
+    return (weight_sum){ sum.sum, slope / sum.sum };
 }
 
 /* log w is in [-log n, 0]. Newton's steps on the sum's a-norm, which is what is convex up to alpha 2; halving where a step leaves the

@@ -69,6 +69,12 @@ V vm v_mask(uint64_t bits) {
     const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)(bits & 0xff)), lane), lane));
 }
+/* Lane by lane: selections keep few. */
+V void v_pack(elem *p, vf x, vm m) {
+    elem lane[VL];
+    v_store(lane, x);
+    for (uint64_t bits = v_bits(m); bits; bits &= bits - 1) *p++ = lane[__builtin_ctzll(bits)];
+}
 
 V elem v_sum(vf x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -74,6 +74,12 @@ V vm v_mask(uint64_t bits) {
     const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
     return _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x((long long)(bits & 15)), lane), lane));
 }
+/* Lane by lane: selections keep few. */
+V void v_pack(elem *p, vf x, vm m) {
+    elem lane[VL];
+    v_store(lane, x);
+    for (uint64_t bits = v_bits(m); bits; bits &= bits - 1) *p++ = lane[__builtin_ctzll(bits)];
+}
 
 V elem v_sum(vf x) {
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));

@@ -62,6 +62,7 @@ V vm v_not(vm a) { return (vm)~a; }
 V int v_any(vm m) { return m != 0; }
 V uint64_t v_bits(vm m) { return m; }
 V vm v_mask(uint64_t bits) { return (vm)bits; }
+V void v_pack(elem *p, vf x, vm m) { v_store(p, _mm512_maskz_compress_ps(m, x)); }
 
 V elem v_sum(vf x) { return _mm512_reduce_add_ps(x); }
 V elem v_hmax(vf x) { return _mm512_reduce_max_ps(x); }

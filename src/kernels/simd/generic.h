@@ -78,6 +78,12 @@ V vf v_scale2(vf x, vf n) {
 }
 V vf v_add_exponent(vf x, vf n) { return (vf)((vi)x + ((vi)n << MANTISSA_BITS)); }
 V vf v_exponent(vf x) { return __builtin_convertvector(((vi)x >> MANTISSA_BITS) - (EXPONENT_BIAS), vf); }
+/* Lane by lane: selections keep few. */
+V void v_pack(elem *p, vf x, vm m) {
+    elem lane[VL];
+    v_store(lane, x);
+    for (uint64_t bits = v_bits(m); bits; bits &= bits - 1) *p++ = lane[__builtin_ctzll(bits)];
+}
 
 V elem v_sum(vf x) {
     elem s[VL];

@@ -17,6 +17,7 @@
  *     v_lt v_le v_eq        ordered comparisons: false with NaN       v_isnan
  *     v_select              m ? a : b                         v_both v_either v_not   on conditions
  *     v_any v_bits v_mask   is one lane set; lanes as bits, lane 0 lowest; and back
+ *     v_pack                the lanes whose condition is set, one behind the other; up to VL elements are written
  *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
  *     v_transpose           a VL x VL block in registers
  *
