@@ -165,6 +165,26 @@ typedef struct attn_adamw_args {
 
 ATTN_API attn_status attn_adamw(const attn_adamw_args *a, const attn_exec *exec);
 
+/* One step of Muon (Jordan et al. 2024) for a weight matrix between hidden layers, as torch.optim.Muon computes it with
+ * adjust_lr_fn "match_rms_adamw", but for torch's bfloat16: here everything is in the dtype of param.
+ *   m = momentum m + (1 - momentum) g;  x = momentum m + (1 - momentum) g;  x /= |x| + 1e-7      with g = gradient * grad_scale
+ *   five times: x = 3.4445 x - 4.7750 (x x^T) x + 2.0315 (x x^T)^2 x, which brings the singular values of x near 1
+ *   param = (1 - lr * weight_decay) param - lr * 0.2 sqrt(max(rows, cols)) x
+ * so that the same lr and weight_decay fit AdamW, which the other parameters are for: biases, norms, embeddings, the last layer. */
+typedef struct attn_muon_args {
+    attn_tensor param, m;    /* [rows, cols], F32 or F64, updated in place; m is 0 before the first step */
+    attn_tensor gradient;    /* same shape and dtype */
+    double      lr;          /* no default; 0 or more */
+    double      momentum;    /* default 0.95 */
+    double      weight_decay; /* default 0: none */
+    double      grad_scale;  /* default 1 */
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
+} attn_muon_args;
+
+/* Bytes a call needs with n_threads; reads shapes, strides and dtypes, never data. 0 for a call that would be refused. */
+ATTN_API size_t attn_muon_workspace(const attn_muon_args *a, int32_t n_threads);
+ATTN_API attn_status attn_muon(const attn_muon_args *a, const attn_exec *exec);
+
 /* clang-format on */
 
 #ifdef __cplusplus
