@@ -173,6 +173,7 @@ static int settle_options(job *j, io_error *error) {
     *o = (nn_train_options){ .batch = s->batch.value,
                              .steps = s->steps.value,
                              .epochs = s->epochs.value,
+                             .optimizer = s->optimizer.given ? s->optimizer.value : -1,
                              .rate = s->lr.given ? s->lr.value : -1,
                              .weight_decay = s->weight_decay.given ? s->weight_decay.value : -1,
                              .smoothing = s->smoothing.given ? s->smoothing.value : -1,
@@ -236,6 +237,7 @@ static int save(job *j, const nn_figures *figures, bool interrupted, io_error *e
                      .rate = j->options.rate,
                      .weight_decay = j->options.weight_decay,
                      .smoothing = j->options.smoothing,
+                     .optimizer = j->options.optimizer,
                      .batch = j->options.batch,
                      .seed = j->options.seed,
                      .interrupted = interrupted };
@@ -456,6 +458,12 @@ static const option options[] = {
       .low = 1,
       .high = 65536,
       .help = "examples of an update (default 64)" },
+    { .name = "optimizer",
+      .kind = OPTION_CHOICE,
+      .field = FIELD(optimizer),
+      .choices = nn_optimizer_names,
+      .help = "muon for matrices between hidden layers, adamw for the rest; or adamw for all (default muon for pictures, adamw "
+              "for texts)" },
     { .name = "lr",
       .kind = OPTION_REAL,
       .field = FIELD(lr),

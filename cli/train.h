@@ -12,7 +12,7 @@
 
 typedef struct train_settings {
     const char *data, *out, *valid, *text, *label, *log, *labels, *time;
-    option_choice task, attention, pool;
+    option_choice task, attention, pool, optimizer;
     option_integer heads, layers, dim, patch, vocab, length, batch, steps, shift;
     option_real epochs, lr, dropout, weight_decay, smoothing;
     option_seed seed;

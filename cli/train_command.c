@@ -72,6 +72,7 @@ void train_command(text *out, const train_settings *s, int64_t steps) {
     add_integer(out, "length", &s->length);
     add_integer(out, "batch", &s->batch);
     add_integer(out, "shift", &s->shift);
+    if (s->optimizer.given) text_add(out, " --optimizer %s", nn_optimizer_names[s->optimizer.value]);
     add_real(out, "lr", &s->lr);
     add_real(out, "dropout", &s->dropout);
     add_real(out, "weight-decay", &s->weight_decay);

@@ -238,9 +238,12 @@ static void add_parameters(attention_layer *l, nn_graph *g, const char *name, do
     double spread = 1 / sqrt((double)l->width);
     int64_t n_parts = 0;
     while (parts[l->kind][n_parts]) n_parts++;
-    nn_parameter w = {
-        .rank = 2, .shape = { n_parts * l->width, l->width }, .start = NN_UNIFORM, .spread = spread, .decays = true
-    };
+    nn_parameter w = { .rank = 2,
+                       .shape = { n_parts * l->width, l->width },
+                       .start = NN_UNIFORM,
+                       .spread = spread,
+                       .decays = true,
+                       .inner = l->width };
     int32_t weight = nn_graph_parameter(g, name, "projection.weight", &w), bias = -1;
     if (l->kind == NN_DOT)
         bias = nn_graph_parameter(g, name, "projection.bias", &(nn_parameter){ .rank = 1, .shape = { w.shape[0] } });

@@ -56,12 +56,12 @@ static void write_figures(FILE *out, const nn_card *c) {
 static void write_training(FILE *out, const nn_card *c) {
     const nn_progress *p = c->progress;
     fprintf(out, "Data: %s; %zu examples to learn from. Validation: %s.\n\n", c->data, c->n_train, c->validation);
-    fprintf(
-        out,
-        "AdamW, %lld steps of %lld examples%s, learning rate %g with warm-up and cosine, weight decay %g, label smoothing %g, "
-        "seed %llu; instruction set %s; %.0f s. The best model is that of step %lld.",
-        (long long)p->step, (long long)c->batch, c->interrupted ? " (interrupted)" : "", c->rate, c->weight_decay, c->smoothing,
-        (unsigned long long)c->seed, attn_isa(), p->seconds, (long long)p->best_step);
+    fprintf(out,
+            "%s, %lld steps of %lld examples%s, learning rate %g with warm-up and cosine, weight decay %g, label smoothing %g, "
+            "seed %llu; instruction set %s; %.0f s. The best model is that of step %lld.",
+            c->optimizer == NN_MUON ? "Muon for the matrices of the blocks and AdamW" : "AdamW", (long long)p->step,
+            (long long)c->batch, c->interrupted ? " (interrupted)" : "", c->rate, c->weight_decay, c->smoothing,
+            (unsigned long long)c->seed, attn_isa(), p->seconds, (long long)p->best_step);
     if (p->ways_back)
         fprintf(out, " The loss stopped being a number %lld times; training went back and on.", (long long)p->ways_back);
     fprintf(out, "\n\nThe same again, bit for bit on the same build and instruction set with any number of threads:\n\n    %s\n",

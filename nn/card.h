@@ -17,6 +17,7 @@ typedef struct nn_card {
     size_t n_train;
     double rate, weight_decay, smoothing;
     int64_t batch;
+    int32_t optimizer;
     uint64_t seed;
     bool interrupted;
 } nn_card;

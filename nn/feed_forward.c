@@ -50,10 +50,13 @@ int32_t nn_feed_forward(nn_graph *g, const char *name, int32_t residual, int32_t
     feed_forward_layer *l = nn_graph_layer(g, &feed_forward_kind, sizeof *l, (int32_t[]){ residual, h }, 2);
     int64_t width = nn_graph_width(g, residual), in = nn_graph_width(g, h);
     bool single = nn_graph_single(g, residual);
-    nn_parameter w1 = {
-        .rank = 2, .shape = { o->width, in }, .start = NN_UNIFORM, .spread = 1 / sqrt((double)in), .decays = true
-    };
-    nn_parameter w2 = { .rank = 2, .shape = { width, o->width }, .start = NN_UNIFORM, .decays = true };
+    nn_parameter w1 = { .rank = 2,
+                        .shape = { o->width, in },
+                        .start = NN_UNIFORM,
+                        .spread = 1 / sqrt((double)in),
+                        .decays = true,
+                        .inner = o->width };
+    nn_parameter w2 = { .rank = 2, .shape = { width, o->width }, .start = NN_UNIFORM, .decays = true, .inner = width };
     w2.spread = (o->out_scale > 0 ? o->out_scale : 1) / sqrt((double)o->width);
     l->base.residual = true;
     l->activation = o->activation;

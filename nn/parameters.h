@@ -19,6 +19,7 @@ typedef struct nn_parameter {
     int32_t start; /* NN_ZEROS, ...: what training starts from */
     double spread; /* NN_UNIFORM: -spread .. spread; NN_NORMAL: the deviation */
     bool decays;   /* takes part in weight decay: matrices do, biases, norms and embeddings of positions do not */
+    int64_t inner; /* between hidden layers: how many rows make up a matrix that Muon moves; 0: AdamW moves it */
     bool frozen;   /* not trained */
     bool by_rows;  /* an embedding table: its gradient comes as rows (nn_row_gradients), not in the buffer */
     size_t offset; /* in elements, in every buffer of this layout */

@@ -178,6 +178,7 @@ void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
         double passes = (text ? 235000 : 590000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
+    if (o->optimizer < 0) o->optimizer = text ? NN_ADAMW : NN_MUON;
     if (o->rate < 0) o->rate = 2e-3;
     if (o->weight_decay < 0) o->weight_decay = text ? 0.05 : 0.1;
     if (o->smoothing < 0) o->smoothing = text ? 0.1 : 0.05;

@@ -61,6 +61,43 @@ static bool cut_pieces(nn_team *t) {
     return true;
 }
 
+/* From the matrix with the most work down: what is left at the end is small. */
+static int compare_work(const void *a, const void *b) {
+    const nn_inner_matrix *x = a, *y = b;
+    if (x->rows != y->rows) return x->rows > y->rows ? -1 : 1;
+    if (x->parameter != y->parameter) return x->parameter < y->parameter ? -1 : 1;
+    return x->first_row < y->first_row ? -1 : 1;
+}
+
+static attn_muon_args muon_args(const nn_team *t, const nn_inner_matrix *m) {
+    const nn_parameters *all = &t->model->parameters;
+    return (attn_muon_args){ .param = nn_parameters_rows(all, all->values, m->parameter, m->first_row, m->rows),
+                             .m = nn_parameters_rows(all, t->first, m->parameter, m->first_row, m->rows),
+                             .gradient = nn_parameters_rows(all, t->gradients[0], m->parameter, m->first_row, m->rows) };
+}
+
+static bool find_matrices(nn_team *t) {
+    const nn_parameters *all = &t->model->parameters;
+    size_t n = 0;
+    for (size_t i = 0; i < all->n; i++)
+        if (all->all[i].inner && !all->all[i].frozen) n += (size_t)(all->all[i].shape[0] / all->all[i].inner);
+    t->matrices = array_new(n, sizeof *t->matrices);
+    if (!t->matrices) return false;
+    for (size_t i = 0; i < all->n; i++) {
+        const nn_parameter *p = &all->all[i];
+        for (int64_t row = 0; p->inner && !p->frozen && row < p->shape[0]; row += p->inner)
+            t->matrices[t->n_matrices++] = (nn_inner_matrix){ .parameter = (int32_t)i, .first_row = row, .rows = p->inner };
+    }
+    qsort(t->matrices, t->n_matrices, sizeof *t->matrices, compare_work);
+    for (size_t i = 0; i < t->n_matrices; i++) {
+        attn_muon_args args = muon_args(t, &t->matrices[i]);
+        size_t bytes = attn_muon_workspace(&args, 1);
+        if (bytes > t->muon_size) t->muon_size = bytes;
+    }
+    t->muon_memory = array_new((size_t)t->n_workers, t->muon_size);
+    return t->muon_memory != NULL;
+}
+
 static bool open_training(nn_team *t, int64_t max_batch) {
     const nn_graph *g = &t->model->graph;
     const nn_parameters *all = &t->model->parameters;
@@ -83,7 +120,7 @@ static bool open_training(nn_team *t, int64_t max_batch) {
         t->rows[i].rows = array_new(tokens, width * element);
         if (!t->rows[i].ids || !t->rows[i].rows) return false;
     }
-    return cut_pieces(t);
+    return cut_pieces(t) && find_matrices(t);
 }
 
 int nn_team_open(nn_team *t, const nn_model *model, int64_t max_batch, const attn_exec *exec, io_error *error) {
@@ -104,8 +141,8 @@ void nn_team_close(nn_team *t) {
         if (t->gradients) free(t->gradients[i]);
         if (t->rows) free(t->rows[i].ids), free(t->rows[i].rows);
     }
-    void *rest[] = { t->passes, t->packed, t->gradients, t->rows,  t->losses, t->lengths,
-                     t->order,  t->pieces, t->squares,   t->first, t->second };
+    void *rest[] = { t->passes, t->packed,  t->gradients, t->rows,   t->losses,   t->lengths,    t->order,
+                     t->pieces, t->squares, t->first,     t->second, t->matrices, t->muon_memory };
     for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++) free(rest[i]);
     *t = (nn_team){ 0 };
 }
@@ -303,6 +340,7 @@ static void update_item(void *context, int32_t worker, size_t item) {
     const updating *job = context;
     nn_team *t = job->team;
     const nn_piece *piece = &t->pieces[item];
+    if (job->update->muon && t->model->parameters.all[piece->parameter].inner) return;
     attn_adamw_args args = {
         .param = piece_view(t, piece, t->model->parameters.values),
         .m = piece_view(t, piece, t->first),
@@ -315,6 +353,18 @@ static void update_item(void *context, int32_t worker, size_t item) {
         .step = job->update->step,
     };
     note_failure(job->failed, attn_adamw(&args, NULL));
+}
+
+static void muon_item(void *context, int32_t worker, size_t item) {
+    const updating *job = context;
+    nn_team *t = job->team;
+    const nn_inner_matrix *matrix = &t->matrices[item];
+    attn_exec exec = { .workspace = t->muon_memory + (size_t)worker * t->muon_size, .workspace_size = t->muon_size };
+    attn_muon_args args = muon_args(t, matrix);
+    args.lr = job->update->lr;
+    args.weight_decay = t->model->parameters.all[matrix->parameter].decays ? job->update->weight_decay : 0;
+    args.grad_scale = job->update->scale;
+    note_failure(job->failed, attn_muon(&args, &exec));
 }
 
 /* The table's gradient is zero everywhere again: only the rows of this batch were not. */
@@ -331,6 +381,7 @@ static void clear_table(nn_team *t) {
 int nn_team_update(nn_team *t, const nn_update *u, io_error *error) {
     failure f = no_failure();
     updating job = { t, u, &f };
+    if (u->lr > 0 && u->muon) nn_parallel(t->exec, t->n_matrices, muon_item, &job);
     if (u->lr > 0) nn_parallel(t->exec, t->n_pieces, update_item, &job);
     clear_table(t);
     return failed_work(&f, error);

@@ -13,6 +13,12 @@ typedef struct nn_piece {
     size_t offset, count; /* elements in the buffers */
 } nn_piece;
 
+/* A matrix that Muon moves as one. */
+typedef struct nn_inner_matrix {
+    int32_t parameter;
+    int64_t first_row, rows;
+} nn_inner_matrix;
+
 /* An example's place in the order of lengths. */
 typedef struct nn_by_length {
     int64_t length;
@@ -36,7 +42,11 @@ typedef struct nn_team {
     nn_piece *pieces;
     size_t n_pieces;
     double *squares;      /* per piece */
-    char *first, *second; /* AdamW's moments */
+    char *first, *second; /* AdamW's moments; the first is Muon's momentum */
+    nn_inner_matrix *matrices;  /* large ones first */
+    size_t n_matrices;
+    char *muon_memory; /* per worker */
+    size_t muon_size;  /* of one worker's */
 } nn_team;
 
 /* Memory for everything. max_batch 0: no training. The team borrows model and exec. */
@@ -60,6 +70,7 @@ int nn_team_gradient(nn_team *t, const nn_batch *batch, double *loss, double *no
 typedef struct nn_update {
     double lr, weight_decay, scale; /* scale: of the summed gradient */
     int64_t step;                   /* 1 for the first */
+    bool muon;                      /* for inner matrices; AdamW for all else, or for all */
 } nn_update;
 int nn_team_update(nn_team *t, const nn_update *u, io_error *error);
 

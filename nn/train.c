@@ -17,6 +17,8 @@
 /* A snapshot to go back to is taken so many steps apart; a training that had to go back more often than MOST_WAYS_BACK has diverged. */
 enum { SNAPSHOT_STEPS = 100, MOST_WAYS_BACK = 5 };
 
+const char *const nn_optimizer_names[] = { "muon", "adamw", NULL };
+
 typedef struct training {
     nn_model *model;
     const nn_examples *train, *valid;
@@ -204,6 +206,7 @@ static int one_step(training *t, io_error *error) {
     nn_update update = { .lr = learning_rate(t, p->step),
                          .weight_decay = t->options->weight_decay,
                          .scale = 1 / (double)batch.n,
+                         .muon = t->options->optimizer == NN_MUON,
                          .step = p->step + 1 };
     bool finite = isfinite(loss) && isfinite(norm);
     if (t->options->clip > 0 && norm > t->options->clip) update.scale *= t->options->clip / norm;

@@ -43,6 +43,10 @@ typedef struct nn_news {
     const char *text;           /* NN_NEWS_OTHER_BUILD: the checkpoint's build */
 } nn_news;
 
+enum { NN_MUON = 0, NN_ADAMW };
+/* "muon", "adamw", in the order of the numbers; NULL ends it. */
+extern const char *const nn_optimizer_names[];
+
 typedef struct nn_train_options {
     int64_t batch;
     int64_t steps;  /* updates; 0: epochs, or seconds */
@@ -51,6 +55,7 @@ typedef struct nn_train_options {
     double rate;    /* the highest learning rate */
     double warm_up; /* share of the steps with a growing rate */
     double weight_decay, clip, smoothing;
+    int32_t optimizer; /* NN_MUON: for matrices between hidden layers, AdamW for the rest; NN_ADAMW: for all */
     uint64_t seed;
     const char *checkpoint;  /* a file; NULL: none */
     double checkpoint_every; /* seconds between checkpoints, at validations; one is always written when stopped */

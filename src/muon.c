@@ -57,8 +57,7 @@ static attn_status check_args(const attn_muon_args *a) {
     attn_status s = attn_check_reserved("attn_muon_args", a->reserved, 16);
     if (s != ATTN_OK) return s;
     if (!isfinite(a->lr) || a->lr < 0) return attn_fail(ATTN_BAD_ARGUMENT, "lr is %g", a->lr);
-    if (!(a->momentum >= 0 && a->momentum < 1))
-        return attn_fail(ATTN_BAD_ARGUMENT, "momentum is %g, not in [0, 1)", a->momentum);
+    if (!(a->momentum >= 0 && a->momentum < 1)) return attn_fail(ATTN_BAD_ARGUMENT, "momentum is %g, not in [0, 1)", a->momentum);
     if (!isfinite(a->weight_decay) || a->weight_decay < 0)
         return attn_fail(ATTN_BAD_ARGUMENT, "weight_decay is %g", a->weight_decay);
     if (isnan(a->grad_scale)) return attn_fail(ATTN_BAD_ARGUMENT, "grad_scale is NaN");
@@ -129,8 +128,7 @@ static attn_status newton_schulz(muon_memory *w) {
 static void move(const attn_muon_args *a, const attn_tensor *param, const muon_memory *w) {
     double keep = 1 - a->lr * a->weight_decay, step = a->lr * REF_MUON_RMS * sqrt((double)w->cols);
     for (int64_t i = 0; i < w->rows; i++)
-        for (int64_t j = 0; j < w->cols; j++)
-            store(param, i, j, keep * load(param, i, j) - step * load(&w->x, i, j));
+        for (int64_t j = 0; j < w->cols; j++) store(param, i, j, keep * load(param, i, j) - step * load(&w->x, i, j));
 }
 
 size_t attn_muon_workspace(const attn_muon_args *a, int32_t n_threads) {

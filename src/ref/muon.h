@@ -6,11 +6,11 @@
 #include "element.h"
 
 /* x -> a x + b (x x^T) x + c (x x^T)^2 x moves singular values of up to 1 towards 1; five times leave them within 0.7 .. 1.2. */
-#define REF_MUON_A 3.4445
-#define REF_MUON_B (-4.7750)
-#define REF_MUON_C 2.0315
+#define REF_MUON_A       3.4445
+#define REF_MUON_B       (-4.7750)
+#define REF_MUON_C       2.0315
 #define REF_MUON_EPSILON 1e-7
-#define REF_MUON_RMS 0.2 /* root mean square of an update of AdamW, which a step of Muon is made to have */
+#define REF_MUON_RMS     0.2 /* root mean square of an update of AdamW, which a step of Muon is made to have */
 enum { REF_MUON_STEPS = 5 };
 
 typedef struct ref_muon {
