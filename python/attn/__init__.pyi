@@ -19,6 +19,8 @@ _Grad = Literal["dq", "dk", "dv", "dbias", "dsinks", "dalibi", "dalpha", "dscore
 
 __version__: str
 
+class Unsupported(NotImplementedError, ValueError): ...
+
 class Seen(NamedTuple, Generic[A]):
     lse: A
     entropy: A

@@ -98,7 +98,7 @@ static bool same_rank(const char *name, const attn_tensor *t, int32_t rank) {
 
 /* Reads what is shared; *rank is q's, and q, k and v are of rank 4 afterwards. */
 static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, int32_t *rank) {
-    if (!call_input(c, "q", args[Q], &a->q) || !call_input(c, "k", args[K], &a->k) || !call_input(c, "v", args[V], &a->v))
+    if (!call_floats(c, "q", args[Q], &a->q) || !call_floats(c, "k", args[K], &a->k) || !call_floats(c, "v", args[V], &a->v))
         return false;
     *rank = a->q.rank;
     if (*rank < 2 || *rank > 4)
@@ -207,7 +207,7 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
         const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
         ok = given ? given_out(&c, &a, args[OUT], rank) : new_output(&c, a.q.dtype, 4, shape, rank, &r[R_OUT], &a.out);
     }
-    if (ok) COMPUTE(ok, attn_attention(&a, exec));
+    if (ok) COMPUTE(c, ok, attn_attention(&a, exec));
     if (ok) all = asked ? all_results(&c, r, N_RESULTS) : given ? Py_NewRef(args[OUT]) : call_result(&c, &r[R_OUT]);
     if (all && asked && given && PyTuple_SetItem(all, 0, Py_NewRef(args[OUT]))) Py_CLEAR(all);
     for (int i = 0; i < N_RESULTS; i++) result_drop(&r[i]);
@@ -265,7 +265,7 @@ PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t
               read_beside(&c, "lse", args[B_LSE], 3, rank, &a.see.lse) &&
               read_beside(&c, "dlse", args[B_DLSE], 3, rank, &g.dlse) && read_integer("wanted", args[B_WANTED], &wanted);
     ok = ok && new_gradients(&c, &a, &g, wanted, rank, r);
-    if (ok) COMPUTE(ok, attn_attention_backward(&a, &g, exec));
+    if (ok) COMPUTE(c, ok, attn_attention_backward(&a, &g, exec));
     if (ok) all = all_results(&c, r, N_GRADS);
     for (int i = 0; i < N_GRADS; i++) result_drop(&r[i]);
     call_end(&c);

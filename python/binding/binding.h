@@ -26,6 +26,7 @@ typedef struct binding {
     PyObject *importers;             /* type of an input: from_dlpack of its library */
     PyObject *memory_type;           /* what such a from_dlpack is given */
     PyObject *dlpack;                /* "__dlpack__" */
+    PyObject *unsupported;           /* attn.Unsupported */
 } binding;
 
 /* ---- a call ---------------------------------------------------------------------------------------------- */
@@ -59,7 +60,9 @@ void call_end(call *c);
 
 /* An input: an array, anything with __dlpack__ on the CPU, or what numpy.asarray understands. */
 bool call_input(call *c, const char *name, PyObject *o, attn_tensor *t);
-/* The same, absent where it is None. A number is a tensor of rank 0. */
+/* The same, and of floats. */
+bool call_floats(call *c, const char *name, PyObject *o, attn_tensor *t);
+/* An input, absent where it is None. A number is a tensor of rank 0. */
 bool call_optional(call *c, const char *name, PyObject *o, attn_tensor *t);
 /* An int, or an array; None is absent. An int becomes an array [1]. */
 bool call_integers(call *c, const char *name, PyObject *o, attn_tensor *t);
@@ -76,7 +79,7 @@ PyObject *call_result(call *c, result *r);
 void result_drop(result *r);
 
 /* The exception of a status, with the library's message. Returns NULL. */
-PyObject *raise_status(attn_status s);
+PyObject *raise_status(const binding *m, attn_status s);
 
 /* ---- arguments ------------------------------------------------------------------------------------------- */
 
@@ -93,14 +96,14 @@ bool read_truth(PyObject *o, bool *value);
 
 /* The process's pool, kept open until it is given back. Both with the GIL held. */
 typedef struct threads threads;
-threads *threads_take(void);
+threads *threads_take(const binding *m);
 void threads_give(threads *t);
 const attn_exec *threads_exec(const threads *t);
 
-/* Computes without the GIL, in the pool. `call` is an expression in `exec`. Sets the exception where it fails. */
-#define COMPUTE(ok, expression)                                                                                                  \
+/* Computes without the GIL, in the pool: `expression` is one in `exec`. Where it fails, `ok` is false and the exception set. */
+#define COMPUTE(c, ok, expression)                                                                                               \
     do {                                                                                                                         \
-        threads *pool_ = threads_take();                                                                                         \
+        threads *pool_ = threads_take((c).module);                                                                               \
         (ok) = pool_ != NULL;                                                                                                    \
         if (pool_) {                                                                                                             \
             const attn_exec *exec = threads_exec(pool_);                                                                         \
@@ -110,7 +113,7 @@ const attn_exec *threads_exec(const threads *t);
             Py_END_ALLOW_THREADS;                                                                                                \
             threads_give(pool_);                                                                                                 \
             if (status_ != ATTN_OK) {                                                                                            \
-                raise_status(status_);                                                                                           \
+                raise_status((c).module, status_);                                                                               \
                 (ok) = false;                                                                                                    \
             }                                                                                                                    \
         }                                                                                                                        \

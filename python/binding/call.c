@@ -238,6 +238,15 @@ bool call_input(call *c, const char *name, PyObject *o, attn_tensor *t) {
     return read_any(c, name, o, false, t);
 }
 
+bool call_floats(call *c, const char *name, PyObject *o, attn_tensor *t) {
+    static const char *const names[] = {
+        [ATTN_BOOL] = "bool", [ATTN_I8] = "int8", [ATTN_U8] = "uint8", [ATTN_I32] = "int32", [ATTN_I64] = "int64",
+    };
+    if (!call_input(c, name, o, t)) return false;
+    if (t->dtype < ATTN_BOOL) return true;
+    return PyErr_Format(PyExc_TypeError, "%s is %s: it is float32, float64, float16 or bfloat16", name, names[t->dtype]), false;
+}
+
 bool call_optional(call *c, const char *name, PyObject *o, attn_tensor *t) {
     return o == Py_None || read_any(c, name, o, false, t);
 }

@@ -15,7 +15,7 @@ PyObject *cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     bool grad = false;
     PyObject *out = NULL;
     if (!count_arguments(n, 8)) return NULL;
-    bool ok = call_begin(&c, module, args[0]) && call_input(&c, "logits", args[0], &a.logits) &&
+    bool ok = call_begin(&c, module, args[0]) && call_floats(&c, "logits", args[0], &a.logits) &&
               call_input(&c, "labels", args[1], &a.labels) && call_optional(&c, "weight", args[2], &a.class_weight) &&
               read_integer("ignore_index", args[3], &a.ignore_index) &&
               read_number("label_smoothing", args[4], &a.label_smoothing) && read_number("z_loss", args[5], &a.z_loss) &&
@@ -26,7 +26,7 @@ PyObject *cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     }
     ok = ok && call_output(&c, loss_dtype(&a.logits), a.reduction == ATTN_NONE, a.logits.shape, &loss, &a.loss) &&
          (!grad || call_output(&c, a.logits.dtype, 2, a.logits.shape, &dlogits, &a.dlogits));
-    if (ok) COMPUTE(ok, attn_cross_entropy(&a, exec));
+    if (ok) COMPUTE(c, ok, attn_cross_entropy(&a, exec));
     if (ok) {
         PyObject *value = call_result(&c, &loss), *gradient = value && grad ? call_result(&c, &dlogits) : NULL;
         if (!grad)

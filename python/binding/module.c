@@ -8,9 +8,9 @@
 
 /* ---- errors and arguments -------------------------------------------------------------------------------- */
 
-PyObject *raise_status(attn_status s) {
+PyObject *raise_status(const binding *m, attn_status s) {
     PyObject *type = s == ATTN_BAD_SHAPE || s == ATTN_BAD_ARGUMENT ? PyExc_ValueError
-                     : s == ATTN_UNSUPPORTED                       ? PyExc_NotImplementedError
+                     : s == ATTN_UNSUPPORTED                       ? m->unsupported
                      : s == ATTN_NO_MEMORY                         ? PyExc_MemoryError
                                                                    : PyExc_RuntimeError;
     PyErr_SetString(type, attn_last_error());
@@ -103,7 +103,7 @@ void threads_give(threads *t) {
     free(t);
 }
 
-static threads *threads_open(int32_t n) {
+static threads *threads_open(const binding *m, int32_t n) {
     threads *t = calloc(1, sizeof *t);
     attn_status s = t ? attn_pool_open(&t->exec, n) : ATTN_NO_MEMORY;
     if (s == ATTN_OK) {
@@ -111,26 +111,25 @@ static threads *threads_open(int32_t n) {
         return t;
     }
     if (t)
-        raise_status(s);
+        raise_status(m, s);
     else
         PyErr_NoMemory();
     free(t);
     return NULL;
 }
 
-threads *threads_take(void) {
-    if (!current && !(current = threads_open(0))) return NULL;
+threads *threads_take(const binding *m) {
+    if (!current && !(current = threads_open(m, 0))) return NULL;
     current->users++;
     return current;
 }
 
 PyObject *set_threads(PyObject *module, PyObject *n) {
-    (void)module;
     int64_t wanted;
     if (!read_integer("n", n, &wanted)) return NULL;
     if (wanted < 0 || wanted > INT32_MAX)
         return PyErr_Format(PyExc_ValueError, "n is %R: it is a number of threads, or 0 for all cores", n);
-    threads *opened = threads_open((int32_t)wanted), *before = current;
+    threads *opened = threads_open(PyModule_GetState(module), (int32_t)wanted), *before = current;
     if (!opened) return NULL;
     current = opened;
     if (before) threads_give(before);
@@ -138,8 +137,8 @@ PyObject *set_threads(PyObject *module, PyObject *n) {
 }
 
 PyObject *get_threads(PyObject *module, PyObject *nothing) {
-    (void)module, (void)nothing;
-    threads *t = threads_take();
+    (void)nothing;
+    threads *t = threads_take(PyModule_GetState(module));
     if (!t) return NULL;
     int32_t n = t->exec.n_threads > 1 ? t->exec.n_threads : 1;
     threads_give(t);
@@ -159,12 +158,25 @@ PyObject *info(PyObject *module, PyObject *nothing) {
 
 /* ---- the module ------------------------------------------------------------------------------------------ */
 
+/* Both: what a version lacks is no value that it takes. */
+static PyObject *make_unsupported(void) {
+    PyObject *bases = PyTuple_Pack(2, PyExc_NotImplementedError, PyExc_ValueError);
+    PyObject *made =
+        bases ? PyErr_NewExceptionWithDoc("attn.Unsupported",
+                                          "Right, but not built in this version: an option, or a mixture of dtypes.", bases, NULL)
+              : NULL;
+    Py_XDECREF(bases);
+    return made;
+}
+
 static int module_exec(PyObject *module) {
     binding *m = PyModule_GetState(module);
     m->importers = PyDict_New();
     m->dlpack = PyUnicode_InternFromString("__dlpack__");
     m->memory_type = memory_make_type(module);
-    if (!m->importers || !m->dlpack || !m->memory_type) return -1;
+    m->unsupported = make_unsupported();
+    if (!m->importers || !m->dlpack || !m->memory_type || !m->unsupported) return -1;
+    if (PyModule_AddObjectRef(module, "Unsupported", m->unsupported)) return -1;
     return PyModule_AddStringConstant(module, "version", attn_version());
 }
 
@@ -176,13 +188,14 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(m->bfloat16);
     Py_VISIT(m->share_memory);
     Py_VISIT(m->memory_type);
+    Py_VISIT(m->unsupported);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
     binding *m = PyModule_GetState(module);
-    PyObject **all[] = { &m->ndarray,  &m->asarray,      &m->empty,     &m->importer,    &m->plain,
-                         &m->bfloat16, &m->share_memory, &m->importers, &m->memory_type, &m->dlpack };
+    PyObject **all[] = { &m->ndarray,      &m->asarray,   &m->empty,       &m->importer, &m->plain,      &m->bfloat16,
+                         &m->share_memory, &m->importers, &m->memory_type, &m->dlpack,   &m->unsupported };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     for (int i = 0; i < BINDING_DTYPES; i++) Py_CLEAR(m->dtype[i]);
     return 0;

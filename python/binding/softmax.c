@@ -26,7 +26,7 @@ static attn_tensor beside(attn_tensor t, int32_t rank, int32_t axis) {
 
 /* x, scale, mask and bias, as they stand in both softmax and logsumexp. x keeps its own axes. */
 static bool read_operands(call *c, attn_softmax_args *a, int32_t *axis, PyObject *const *args) {
-    if (!call_input(c, "x", args[0], &a->x) || !read_axis(args[1], "x", a->x.rank, axis) ||
+    if (!call_floats(c, "x", args[0], &a->x) || !read_axis(args[1], "x", a->x.rank, axis) ||
         !read_number("scale", args[2], &a->scale) || !call_optional(c, "mask", args[3], &a->mask) ||
         !call_optional(c, "bias", args[4], &a->bias))
         return false;
@@ -82,7 +82,7 @@ PyObject *softmax(PyObject *module, PyObject *const *args, Py_ssize_t n) {
         } else {
             move_operands(&a, axis);
             a.y = attn_axis_last(y, axis);
-            COMPUTE(ok, attn_softmax(&a, exec));
+            COMPUTE(c, ok, attn_softmax(&a, exec));
         }
     }
     if (ok) out = given ? Py_NewRef(args[6]) : call_result(&c, &made);
@@ -112,8 +112,8 @@ PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n
     bool with_alpha = false;
     PyObject *out = NULL;
     if (!count_arguments(n, 8)) return NULL;
-    bool ok = call_begin(&c, module, args[1]) && read_integer("op", args[0], &op) && call_input(&c, "dy", args[1], &g.dy) &&
-              call_input(&c, "y", args[2], &a.y) && read_axis(args[3], "y", a.y.rank, &axis) &&
+    bool ok = call_begin(&c, module, args[1]) && read_integer("op", args[0], &op) && call_floats(&c, "dy", args[1], &g.dy) &&
+              call_floats(&c, "y", args[2], &a.y) && read_axis(args[3], "y", a.y.rank, &axis) &&
               read_number("scale", args[4], &a.scale) && read_truth(args[7], &with_alpha) &&
               (op != ATTN_ENTMAX || read_nonzero("alpha", args[5], alpha_says, &a.alpha)) &&
               (op != ATTN_GUMBEL_SOFTMAX || read_nonzero("temperature", args[6], temperature_says, &a.temperature));
@@ -128,7 +128,7 @@ PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n
         a.y = attn_axis_last(a.y, axis);
         g.dy = attn_axis_last(g.dy, axis);
         g.dx = attn_axis_last(g.dx, axis);
-        COMPUTE(ok, attn_softmax_backward(&a, &g, exec));
+        COMPUTE(c, ok, attn_softmax_backward(&a, &g, exec));
     }
     if (ok) out = one_or_both(&c, &dx, &dalpha, with_alpha);
     result_drop(&dx);
@@ -159,7 +159,7 @@ PyObject *logsumexp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     ok = ok && call_output(&c, a.x.dtype, a.x.rank - 1, shape, &y, &a.y);
     if (ok) {
         move_operands(&a, axis);
-        COMPUTE(ok, attn_logsumexp(&a, exec));
+        COMPUTE(c, ok, attn_logsumexp(&a, exec));
     }
     if (ok) out = call_result(&c, &y);
     result_drop(&y);
@@ -176,12 +176,12 @@ PyObject *logsumexp_backward(PyObject *module, PyObject *const *args, Py_ssize_t
     int32_t axis;
     PyObject *out = NULL;
     if (!count_arguments(n, 6)) return NULL;
-    bool ok = call_begin(&c, module, args[1]) && call_input(&c, "dy", args[0], &g.dy) && read_operands(&c, &a, &axis, args + 1) &&
-              call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &dx, &g.dx);
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dy", args[0], &g.dy) &&
+              read_operands(&c, &a, &axis, args + 1) && call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &dx, &g.dx);
     if (ok) {
         g.dx = attn_axis_last(g.dx, axis);
         move_operands(&a, axis);
-        COMPUTE(ok, attn_logsumexp_backward(&a, &g, exec));
+        COMPUTE(c, ok, attn_logsumexp_backward(&a, &g, exec));
     }
     if (ok) out = call_result(&c, &dx);
     result_drop(&dx);
@@ -200,9 +200,9 @@ PyObject *gate(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     result y = { 0 };
     PyObject *out = NULL;
     if (!count_arguments(n, 3)) return NULL;
-    bool ok = call_begin(&c, module, args[0]) && call_input(&c, "x", args[0], &a.x) && call_input(&c, "g", args[1], &a.g) &&
+    bool ok = call_begin(&c, module, args[0]) && call_floats(&c, "x", args[0], &a.x) && call_floats(&c, "g", args[1], &a.g) &&
               read_choice("kind", args[2], gate_kinds, &a.kind) && call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &y, &a.y);
-    if (ok) COMPUTE(ok, attn_gate(&a, exec));
+    if (ok) COMPUTE(c, ok, attn_gate(&a, exec));
     if (ok) out = call_result(&c, &y);
     result_drop(&y);
     call_end(&c);
@@ -217,11 +217,11 @@ PyObject *gate_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     result dx = { 0 }, dg = { 0 };
     PyObject *out = NULL;
     if (!count_arguments(n, 4)) return NULL;
-    bool ok = call_begin(&c, module, args[1]) && call_input(&c, "dy", args[0], &g.dy) && call_input(&c, "x", args[1], &a.x) &&
-              call_input(&c, "g", args[2], &a.g) && read_choice("kind", args[3], gate_kinds, &a.kind) &&
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dy", args[0], &g.dy) && call_floats(&c, "x", args[1], &a.x) &&
+              call_floats(&c, "g", args[2], &a.g) && read_choice("kind", args[3], gate_kinds, &a.kind) &&
               call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &dx, &g.dx) &&
               call_output(&c, a.g.dtype, a.g.rank, a.g.shape, &dg, &g.dg);
-    if (ok) COMPUTE(ok, attn_gate_backward(&a, &g, exec));
+    if (ok) COMPUTE(c, ok, attn_gate_backward(&a, &g, exec));
     if (ok) out = one_or_both(&c, &dx, &dg, true);
     result_drop(&dx);
     result_drop(&dg);
