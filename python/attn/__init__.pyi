@@ -110,11 +110,11 @@ def attention(
     alpha: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
-    see: tuple[()] = (),
+    see: _See | Iterable[_See],
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
     out: A | None = None,
-) -> A: ...
+) -> tuple[A, Seen[A]]: ...
 @overload
 def attention(
     q: A,
@@ -138,11 +138,11 @@ def attention(
     alpha: float | None = None,
     dropout: float = 0.0,
     seed: int = 0,
-    see: _See | Iterable[_See],
+    see: tuple[()] = (),
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
     out: A | None = None,
-) -> tuple[A, Seen[A]]: ...
+) -> A: ...
 def attention_backward(
     dout: _Array,
     q: A,

@@ -5,7 +5,7 @@ import sys
 import numpy
 from numpy import asarray, empty, ndarray
 
-__all__ = ["asarray", "bfloat16", "dtypes", "empty", "importer", "ndarray", "plain", "share_memory"]
+__all__ = ["asarray", "bfloat16", "check_mutable", "dtypes", "empty", "importer", "ndarray", "plain", "share_memory"]
 
 # In the order of attn.h's ATTN_F32, ...; bfloat16 travels as float16.
 dtypes = tuple(map(numpy.dtype, ("f4", "f2", "f2", "f8", "?", "i1", "u1", "i4", "i8")))
@@ -38,6 +38,12 @@ def importer(array):
         if hasattr(library, "from_dlpack"):
             return library.from_dlpack
     return None
+
+
+def check_mutable(name, array):
+    """Refuses JAX's arrays as outputs: they must not change, and lend their memory all the same."""
+    if type(array).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        raise ValueError(f"{name} is an array of JAX's, which is immutable")
 
 
 class _View:

@@ -16,8 +16,9 @@ static bool import_numpy(binding *m) {
     PyObject *arrays = PyImport_ImportModule("attn._arrays"), *dtypes = NULL, *ndarray = NULL;
     bool ok = arrays && take(arrays, "asarray", &m->asarray) && take(arrays, "empty", &m->empty) &&
               take(arrays, "importer", &m->importer) && take(arrays, "plain", &m->plain) &&
-              take(arrays, "bfloat16", &m->bfloat16) && take(arrays, "share_memory", &m->share_memory) &&
-              take(arrays, "dtypes", &dtypes) && take(arrays, "ndarray", &ndarray);
+              take(arrays, "bfloat16", &m->bfloat16) && take(arrays, "check_mutable", &m->check_mutable) &&
+              take(arrays, "share_memory", &m->share_memory) && take(arrays, "dtypes", &dtypes) &&
+              take(arrays, "ndarray", &ndarray);
     for (Py_ssize_t i = 0; ok && i < BINDING_DTYPES; i++) {
         m->dtype[i] = PyTuple_GetItem(dtypes, i);
         Py_XINCREF(m->dtype[i]);
@@ -206,6 +207,12 @@ static PyObject *ask_for_capsule(PyObject *method, bool writable) {
     return PyObject_CallNoArgs(method);
 }
 
+static bool is_mutable(call *c, const char *name, PyObject *o) {
+    PyObject *nothing = PyObject_CallFunction(c->module->check_mutable, "sO", name, o);
+    Py_XDECREF(nothing);
+    return nothing != NULL;
+}
+
 static bool read_dlpack(call *c, const char *name, PyObject *method, bool writable, attn_tensor *t) {
     PyObject *capsule = ask_for_capsule(method, writable);
     if (!capsule) return refused(name), false;
@@ -216,7 +223,7 @@ static bool read_any(call *c, const char *name, PyObject *o, bool writable, attn
     if (is_ndarray(c->module, o)) return read_array(c, name, o, writable, t);
     PyObject *method = PyObject_GetAttr(o, c->module->dlpack);
     if (method) {
-        bool ok = read_dlpack(c, name, method, writable, t);
+        bool ok = (!writable || is_mutable(c, name, o)) && read_dlpack(c, name, method, writable, t);
         Py_DECREF(method);
         return ok;
     }

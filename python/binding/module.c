@@ -186,6 +186,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(m->importer);
     Py_VISIT(m->plain);
     Py_VISIT(m->bfloat16);
+    Py_VISIT(m->check_mutable);
     Py_VISIT(m->share_memory);
     Py_VISIT(m->memory_type);
     Py_VISIT(m->unsupported);
@@ -194,8 +195,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 
 static int module_clear(PyObject *module) {
     binding *m = PyModule_GetState(module);
-    PyObject **all[] = { &m->ndarray,      &m->asarray,   &m->empty,       &m->importer, &m->plain,      &m->bfloat16,
-                         &m->share_memory, &m->importers, &m->memory_type, &m->dlpack,   &m->unsupported };
+    PyObject **all[] = { &m->ndarray,       &m->asarray,      &m->empty,     &m->importer,    &m->plain,  &m->bfloat16,
+                         &m->check_mutable, &m->share_memory, &m->importers, &m->memory_type, &m->dlpack, &m->unsupported };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     for (int i = 0; i < BINDING_DTYPES; i++) Py_CLEAR(m->dtype[i]);
     return 0;
