@@ -48,6 +48,36 @@ def softmax_rows_backward(dy, y):
     return y * (dy - (y * dy).sum(-1, keepdims=True))
 
 
+# ---- random words --------------------------------------------------------------------------------------------
+
+
+def philox(counter, seed):
+    """Philox-4x32-10 (Salmon et al. 2011): four words of a counter of four; arrays of uint64 that hold 32 bits."""
+    low = np.uint64(0xFFFFFFFF)
+    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(c).astype(np.uint64) & low for c in counter))
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3])
+
+
+def kept(shape, dropout, seed):
+    """1 / (1 - dropout) where a weight of [batch, heads, q_len, kv_len] is kept, else 0."""
+    b, h, i, j = np.indices(shape)
+    words = np.take_along_axis(philox((j >> 2, i, b, h), seed), (j & 3)[None], 0)[0]
+    return np.where(words < round(dropout * 2**32), 0, 1 / (1 - dropout) if dropout < 1 else 0)
+
+
+def gumbel(shape, seed):
+    """The noise of gumbel_softmax for rows along the last axis."""
+    index = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+    group = index >> 2
+    words = np.take_along_axis(philox((group & 0xFFFFFFFF, group >> 32, 0 * group, 0 * group + 1), seed), (index & 3)[None], 0)[0]
+    return -np.log(-np.log(((words >> np.uint64(9)).astype("f8") + 0.5) * 2.0**-23))
+
+
 # ---- attention -----------------------------------------------------------------------------------------------
 
 ALPHA = {"sparsemax": 2.0, "entmax15": 1.5}
@@ -111,7 +141,7 @@ class Attention:
     """One problem of rank 4, forward and backward."""
 
     def __init__(self, q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None,
-                 mask=None, bias=None, alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting="softmax", alpha=None):
+                 mask=None, bias=None, alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting="softmax", alpha=None, dropout=0.0, seed=0):
         self.shapes = q.shape, k.shape, v.shape
         self.q, heads = np.asarray(q, "f8"), q.shape[1]
         self.k, self.v = grouped(np.asarray(k, "f8"), heads), grouped(np.asarray(v, "f8"), heads)
@@ -124,6 +154,7 @@ class Attention:
         self.alibi = None if alibi is None else np.asarray(alibi, "f8")
         self.sinks = None if sinks is None else np.asarray(sinks, "f8")
         self.score_weight = None if score_weight is None else np.asarray(score_weight, "f8")
+        self.kept = kept(self.live.shape, dropout, seed) if dropout else 1.0
         if self.bias is not None:
             self.live = self.live & ~np.isneginf(np.broadcast_to(self.bias, self.live.shape))
         self.forward()
@@ -155,7 +186,7 @@ class Attention:
         self.s = np.where(self.live, s, -INF)
         sink = None if self.sinks is None else self.sinks[None, :, None, None]
         self.p = weigh(self.s, self.weighting, self.alpha, sink)
-        self.out = np.einsum("bhij,bhjd->bhid", self.p, self.v)
+        self.out = np.einsum("bhij,bhjd->bhid", self.p * self.kept, self.v)
         # docs/ACCURACY.md's A
         self.magnitude = np.max(np.where(self.live, size, 0), axis=-1, initial=0)
         with_sink = self.s if sink is None else np.concatenate([self.s, np.broadcast_to(sink, s.shape[:-1] + (1,))], -1)
@@ -170,7 +201,7 @@ class Attention:
     def backward(self, dout, dlse=None):
         """The gradients as a dict; a fully masked row has none."""
         dout = np.asarray(dout, "f8")
-        dp = np.einsum("bhid,bhjd->bhij", dout, self.v)
+        dp = np.einsum("bhid,bhjd->bhij", dout, self.v) * self.kept
         ds = unweigh(dp, self.p, self.s, self.weighting, self.alpha)
         if dlse is not None:
             ds = ds + self.p * np.asarray(dlse, "f8")[..., None]
@@ -179,7 +210,7 @@ class Attention:
     def backward_sizes(self, dout, dlse=None):
         """The sums of the magnitudes of the terms that the gradients are sums of."""
         dout = np.abs(np.asarray(dout, "f8"))
-        dp = np.einsum("bhid,bhjd->bhij", dout, np.abs(self.v))
+        dp = np.einsum("bhid,bhjd->bhij", dout, np.abs(self.v)) * self.kept
         ds = unweigh_size(dp, self.p, self.s, self.weighting)
         if dlse is not None:
             ds, dlse = ds + self.p * np.abs(np.asarray(dlse, "f8"))[..., None], -np.abs(np.asarray(dlse, "f8"))
@@ -193,7 +224,7 @@ class Attention:
 
     def spread(self, ds, dp, dout, dlse):
         """From the gradients to scores to all others."""
-        grads = {"dv": self.ungroup(np.einsum("bhij,bhid->bhjd", self.p, dout), self.shapes[2])}
+        grads = {"dv": self.ungroup(np.einsum("bhij,bhid->bhjd", self.p * self.kept, dout), self.shapes[2])}
         if self.bias is not None:
             grads["dbias"] = summed_to(ds, self.bias.shape)
         if self.alibi is not None:
