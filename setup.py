@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled part of the Python package: the library's own sources and the binding, in one module for every CPython from 3.11 on.
+"""The compiled part of the Python package: the library's own sources and the binding, in one module for CPython from 3.11 on.
 
 The rest is in pyproject.toml. The version is CMakeLists.txt's. What is built lies in build/python-wheel.
 """
+
 import re
 from glob import glob
 from pathlib import Path

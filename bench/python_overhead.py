@@ -3,6 +3,7 @@
 
 Eight floats, where computing takes next to nothing. The C function is timed by a loop in C around the same call.
 """
+
 import ctypes
 import os
 import pathlib
@@ -54,8 +55,22 @@ double run(int which, int n) {
 def c_loops(folder):
     source, library = pathlib.Path(folder, "loops.c"), pathlib.Path(folder, "loops.so")
     source.write_text(LOOPS)
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", f"-I{ROOT}/include", source, BUILD / "libattn.a", "-lm", "-lpthread",
-                    "-o", library], check=True)
+    subprocess.run(
+        [
+            os.environ.get("CC", "cc"),
+            "-O2",
+            "-shared",
+            "-fPIC",
+            f"-I{ROOT}/include",
+            source,
+            BUILD / "libattn.a",
+            "-lm",
+            "-lpthread",
+            "-o",
+            library,
+        ],
+        check=True,
+    )
     run = ctypes.CDLL(str(library)).run
     run.restype, run.argtypes = ctypes.c_double, [ctypes.c_int, ctypes.c_int]
     return run
@@ -71,10 +86,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         run = c_loops(folder)
         softmax, attention = run(0, 20000), run(1, 20000)
-    for name, call, c in (("softmax(x)", lambda: attn.softmax(x), softmax), ("softmax(x, out=out)", lambda: attn.softmax(x, out=out), softmax),
-                          ("attention(q, q, q)", lambda: attn.attention(q, q, q), attention)):
+    for name, call, c in (
+        ("softmax(x)", lambda: attn.softmax(x), softmax),
+        ("softmax(x, out=out)", lambda: attn.softmax(x, out=out), softmax),
+        ("attention(q, q, q)", lambda: attn.attention(q, q, q), attention),
+    ):
         python = best(call)
-        print(f"attn.{name:22} {python * 1e6:5.2f} us, of which the C function {c * 1e6:5.2f}, overhead {(python - c) * 1e6:5.2f}")
+        print(
+            f"attn.{name:22} {python * 1e6:5.2f} us, of which the C function {c * 1e6:5.2f}, overhead {(python - c) * 1e6:5.2f}"
+        )
 
 
 if __name__ == "__main__":

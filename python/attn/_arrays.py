@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the binding asks of NumPy and of other array libraries. Imported with the first call, not with attn."""
+
 import sys
 
 import numpy
@@ -17,7 +18,9 @@ def plain(name, array):
         if not array.dtype.isnative:
             raise TypeError(f"{name} is in the byte order of other machines")
         return array.view(dtypes[1])
-    raise TypeError(f"{name} is {array.dtype}: attn knows float32, float64, float16, bfloat16, bool, int8, uint8, int32 and int64")
+    raise TypeError(
+        f"{name} is {array.dtype}: attn knows float32, float64, float16, bfloat16, bool, int8, uint8, int32 and int64"
+    )
 
 
 def bfloat16(array):
@@ -48,7 +51,13 @@ def check_mutable(name, array):
 
 class _View:
     def __init__(self, address, size, shape, strides):
-        self.__array_interface__ = {"version": 3, "data": (address, False), "typestr": f"|V{size}", "shape": shape, "strides": strides}
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "typestr": f"|V{size}",
+            "shape": shape,
+            "strides": strides,
+        }
 
 
 def share_memory(one, other):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: score, weight, mix - and see."""
+
 from typing import NamedTuple
 
 from ._core import attention as _attention
@@ -14,7 +15,9 @@ class Seen(NamedTuple):
     received: object  #: [batch, heads, kv_len] weight that a key received, summed over queries
     weights: object  #: [batch, heads, q_len, kv_len]
     scores: object  #: [batch, heads, q_len, kv_len], at scores_stage
-    top_index: object  #: [batch, heads, q_len, top_k] int32: the keys with the largest scores, largest first; -1 beyond the live ones
+    top_index: (
+        object  #: [batch, heads, q_len, top_k] int32: the keys with the largest scores, largest first; -1 beyond the live ones
+    )
     top_weight: object  #: [batch, heads, q_len, top_k] their weights
 
 
@@ -46,9 +49,33 @@ def _bits(argument, names, known):
     return bits
 
 
-def attention(q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None,
-              bias=None, alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting="softmax", alpha=None, dropout=0.0, seed=0,
-              see=(), top_k=0, scores_stage="weighted", out=None):
+def attention(
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    see=(),
+    top_k=0,
+    scores_stage="weighted",
+    out=None,
+):
     """Attention: out_i = sum_j p_ij v_j, with p the weighting of the scores of query i with the keys j it may see.
 
     q             [batch, heads, q_len, dim], or without batch, or without batch and heads: then so is all that is returned
@@ -58,7 +85,7 @@ def attention(q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.
     scale         of the score; default 1/sqrt(dim) for "dot", else 1
     softcap       c: scores become c tanh(score / c); 0: they stay
     causal        False; True or "bottom-right": key j <= query i + offset; "top-left": j <= i
-    offset        where query 0 stands, an int or integers [batch]; default kv_len - q_len of each entry: the last query on the last key
+    offset        where query 0 stands, an int or integers [batch]; default kv_len - q_len: the last query on the last key
     window        (left, right): keys kept on either side of a query's position; -1: all
     mask          bool, broadcasts to [batch, heads, q_len, kv_len]: True = attend
     bias          added to the scores, broadcasts the same way; -inf masks
@@ -68,7 +95,7 @@ def attention(q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.
     weighting     "softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2" or "hardmax"
     alpha         of "entmax", from 1 on; default 1.5
     dropout       probability that a weight is dropped; survivors are scaled by 1 / (1 - dropout). seed: 0 to 2**64 - 1
-    see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, without changing a bit of it
+    see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, which stays as it is
     top_k         of "top": how many keys
     scores_stage  of "scores": "weighted" (as they enter the weighting, masked ones -inf), "capped" (after the softcap), "raw"
     out           where to write: [batch, heads, q_len, v_dim], q's dtype or float32, overlapping no input
@@ -79,14 +106,63 @@ def attention(q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.
     Returns out, of q's dtype; with see (out, Seen).
     """
     bits = _bits("see", see, _SEE) if see else 0
-    done = _attention(q, k, v, score, score_weight, scale, softcap, causal, offset, window, mask, bias, alibi, q_lengths, kv_lengths,
-                      sinks, weighting, alpha, dropout, seed, bits, top_k, scores_stage, out)
+    done = _attention(
+        q,
+        k,
+        v,
+        score,
+        score_weight,
+        scale,
+        softcap,
+        causal,
+        offset,
+        window,
+        mask,
+        bias,
+        alibi,
+        q_lengths,
+        kv_lengths,
+        sinks,
+        weighting,
+        alpha,
+        dropout,
+        seed,
+        bits,
+        top_k,
+        scores_stage,
+        out,
+    )
     return (done[0], Seen._make(done[1:])) if bits else done
 
 
-def attention_backward(dout, q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.0, causal=False, offset=None,
-                       window=None, mask=None, bias=None, alibi=None, q_lengths=None, kv_lengths=None, sinks=None,
-                       weighting="softmax", alpha=None, dropout=0.0, seed=0, out=None, lse=None, dlse=None, wanted=None):
+def attention_backward(
+    dout,
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    out=None,
+    lse=None,
+    dlse=None,
+    wanted=None,
+):
     """The gradients of attention with the same options.
 
     dout    the loss's gradient to out: its shape, q's dtype or float32
@@ -94,8 +170,35 @@ def attention_backward(dout, q, k, v, *, score="dot", score_weight=None, scale=N
     dlse    the loss's gradient to lse, [batch, heads, q_len]; softmax only
     wanted  names of Grads' fields to work out; default: all whose input is there
 
-    Returns Grads: dq, dk, dv, dbias, dsinks, dalibi, dalpha, dscore_weight. A bias, slope or weight that was broadcast gets the sum.
+    Returns Grads: dq, dk, dv, dbias, dsinks, dalibi, dalpha, dscore_weight. What was broadcast gets the sum.
     """
     bits = _ALL if wanted is None else _bits("wanted", wanted, _WANTED)
-    return Grads._make(_attention_backward(q, k, v, score, score_weight, scale, softcap, causal, offset, window, mask, bias, alibi,
-                                           q_lengths, kv_lengths, sinks, weighting, alpha, dropout, seed, out, lse, dlse, dout, bits))
+    return Grads._make(
+        _attention_backward(
+            q,
+            k,
+            v,
+            score,
+            score_weight,
+            scale,
+            softcap,
+            causal,
+            offset,
+            window,
+            mask,
+            bias,
+            alibi,
+            q_lengths,
+            kv_lengths,
+            sinks,
+            weighting,
+            alpha,
+            dropout,
+            seed,
+            out,
+            lse,
+            dlse,
+            dout,
+            bits,
+        )
+    )

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses."""
+
 from ._core import cross_entropy as _cross_entropy
 
 
-def cross_entropy(logits, labels, *, weight=None, ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction="mean", grad=False):
+def cross_entropy(
+    logits, labels, *, weight=None, ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction="mean", grad=False
+):
     """Cross-entropy of softmax(logits), as torch.nn.functional.cross_entropy computes it.
 
     logits           [n, classes]
@@ -15,11 +18,11 @@ def cross_entropy(logits, labels, *, weight=None, ignore_index=-100, label_smoot
     reduction        "mean", "sum" or "none"
     grad             return the gradient too, from the same sweep
 
-    A row of label y costs (1 - e) w_y nll_y + e / classes * sum_c w_c nll_c with nll_c = logsumexp(logits) - logits_c; one of a soft
-    target t costs sum_c w_c ((1 - e) t_c + e / classes) nll_c. The mean divides by the sum of w_y over the rows that count (soft
+    A row of label y costs (1 - e) w_y nll_y + e / classes * sum_c w_c nll_c with nll_c = logsumexp(logits) - logits_c; one of a
+    soft target t costs sum_c w_c ((1 - e) t_c + e / classes) nll_c. The mean divides by the sum of w_y over the rows that count (soft
     targets: by n); when no row counts, loss and gradient are 0.
 
-    Returns the loss, one number or [n], of logits' dtype (float32 for 16-bit logits); or (loss, dlogits), dlogits of logits' shape and
-    dtype, with reduction="none" the gradient of the sum. A label that is no class is a ValueError naming the first such row.
+    Returns the loss, one number or [n], of logits' dtype (float32 for 16-bit logits); or (loss, dlogits), dlogits of logits'
+    shape and dtype, with reduction="none" the gradient of the sum. A label that is no class is a ValueError naming the first such row.
     """
     return _cross_entropy(logits, labels, weight, ignore_index, label_smoothing, z_loss, reduction, grad)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The softmax family and gates."""
+
 from ._core import gate as _gate
 from ._core import gate_backward as _gate_backward
 from ._core import logsumexp as _logsumexp
@@ -20,8 +21,8 @@ def softmax(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None):
     bias  of x's dtype or float32, broadcasts to x; -inf masks
     out   where to write y: the shape of x, its dtype or float32; it may be x itself
 
-    Returns y, of x's shape and dtype (or `out`). A row without live entries is 0. A live NaN or +inf of z makes the live entries of
-    its own row NaN.
+    Returns y, of x's shape and dtype (or `out`). A row without live entries is 0. A live NaN or +inf of z makes the live
+    entries of its own row NaN.
     """
     return _softmax(_SOFTMAX, x, axis, scale, mask, bias, out, None, None, None, None)
 
@@ -48,7 +49,7 @@ def logsumexp(x, axis=-1, *, scale=1.0, mask=None, bias=None):
 
 
 def sparsemax(x, axis=-1, *, scale=1.0, mask=None, bias=None):
-    """Sparsemax along an axis (Martins and Astudillo 2016): y = max(z - t, 0) with z = scale * x + bias and t such that sum y = 1.
+    """Sparsemax along an axis (Martins and Astudillo 2016): y = max(z - t, 0), z = scale * x + bias and t such that sum y = 1.
 
     Arguments as softmax.
     """
@@ -108,7 +109,10 @@ def sparsemax_backward(dy, y, axis=-1, *, scale=1.0):
 
 
 def entmax15_backward(dy, y, axis=-1, *, scale=1.0):
-    """The gradient of entmax15 to its x: with s = sqrt(y), dx = scale s (dy - sum s dy / sum s). Arguments as softmax_backward."""
+    """The gradient of entmax15 to its x: with s = sqrt(y), dx = scale s (dy - sum s dy / sum s).
+
+    Arguments as softmax_backward.
+    """
     return _backward(_ENTMAX15, dy, y, axis, scale, None, None, False)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operations as docs/SEMANTICS.md defines them, in NumPy and float64: whole maps, no tricks."""
+
 import numpy as np
 from attention_reference import INF, grouped, visible
-
 
 # ---- rows: z [..., n] with masked entries -inf ---------------------------------------------------------------
 
@@ -58,7 +58,12 @@ def philox(counter, seed):
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low
+        c0, c1, c2, c3 = (
+            (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
+            p1 & low,
+            (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1),
+            p0 & low,
+        )
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack([c0, c1, c2, c3])
 
@@ -140,16 +145,48 @@ def unweigh_size(dp, p, s, weighting):
 class Attention:
     """One problem of rank 4, forward and backward."""
 
-    def __init__(self, q, k, v, *, score="dot", score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None,
-                 mask=None, bias=None, alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting="softmax", alpha=None, dropout=0.0, seed=0):
+    def __init__(
+        self,
+        q,
+        k,
+        v,
+        *,
+        score="dot",
+        score_weight=None,
+        scale=None,
+        softcap=0.0,
+        causal=False,
+        offset=None,
+        window=None,
+        mask=None,
+        bias=None,
+        alibi=None,
+        q_lengths=None,
+        kv_lengths=None,
+        sinks=None,
+        weighting="softmax",
+        alpha=None,
+        dropout=0.0,
+        seed=0,
+    ):
         self.shapes = q.shape, k.shape, v.shape
         self.q, heads = np.asarray(q, "f8"), q.shape[1]
         self.k, self.v = grouped(np.asarray(k, "f8"), heads), grouped(np.asarray(v, "f8"), heads)
         batch, heads, q_len, dim = q.shape
         self.score, self.softcap, self.weighting, self.alpha = score, softcap, weighting, alpha
-        self.scale = (dim ** -0.5 if score == "dot" else 1.0) if scale is None else scale
-        self.live, self.position = visible(batch, heads, q_len, k.shape[2], causal=causal, offset=offset, window=window or (-1, -1),
-                                           mask=mask, q_lengths=q_lengths, kv_lengths=kv_lengths)
+        self.scale = (dim**-0.5 if score == "dot" else 1.0) if scale is None else scale
+        self.live, self.position = visible(
+            batch,
+            heads,
+            q_len,
+            k.shape[2],
+            causal=causal,
+            offset=offset,
+            window=window or (-1, -1),
+            mask=mask,
+            q_lengths=q_lengths,
+            kv_lengths=kv_lengths,
+        )
         self.bias = None if bias is None else np.asarray(bias, "f8")
         self.alibi = None if alibi is None else np.asarray(alibi, "f8")
         self.sinks = None if sinks is None else np.asarray(sinks, "f8")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of the Python package share: the package of the build, or the reason why there is none."""
+
 import os
 import pathlib
 import sys

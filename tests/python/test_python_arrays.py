@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays in and out of the package: kinds, strides, ranks, in place, and what is refused with which words."""
+
 import array
 import unittest
 
@@ -54,7 +55,14 @@ class Arrays(unittest.TestCase):
             self.assertEqual((y.dtype, y.flags.c_contiguous), (np.dtype(dtype), True))
 
     def test_any_strides_give_the_bits_of_dense_memory(self):
-        views = [self.x[::-1], self.x[:, ::2, ::-2], self.x.transpose(2, 0, 1), np.broadcast_to(self.x[:1], (6, 4, 5)), self.x[:0], self.x[:, :, :1]]
+        views = [
+            self.x[::-1],
+            self.x[:, ::2, ::-2],
+            self.x.transpose(2, 0, 1),
+            np.broadcast_to(self.x[:1], (6, 4, 5)),
+            self.x[:0],
+            self.x[:, :, :1],
+        ]
         for view in views:
             for axis in range(3):
                 np.testing.assert_array_equal(attn.softmax(view, axis), attn.softmax(np.ascontiguousarray(view), axis))
@@ -85,11 +93,18 @@ class Arrays(unittest.TestCase):
     def test_an_out_that_overlaps_is_refused_and_nothing_is_written(self):
         memory = self.rng.standard_normal(40).astype("f4")
         before = memory.copy()
-        for x, out in ((memory[:20], memory[1:21]), (memory[:20], memory[19::-1]), (memory[::2], memory[:20]), (memory[:32:4], memory[16:24])):
+        for x, out in (
+            (memory[:20], memory[1:21]),
+            (memory[:20], memory[19::-1]),
+            (memory[::2], memory[:20]),
+            (memory[:32:4], memory[16:24]),
+        ):
             self.refused(ValueError, "out overlaps x", attn.softmax, x, out=out)
         self.refused(ValueError, "out overlaps bias", attn.softmax, self.x[0, 0], bias=memory[:5], out=memory[4:9])
         q = memory[:12].reshape(3, 4)
-        self.refused(ValueError, "out overlaps k", attn.attention, self.x[0, :3, :4], q, self.x[1, :3, :4], out=memory[8:20].reshape(3, 4))
+        self.refused(
+            ValueError, "out overlaps k", attn.attention, self.x[0, :3, :4], q, self.x[1, :3, :4], out=memory[8:20].reshape(3, 4)
+        )
         np.testing.assert_array_equal(memory, before)
 
     def test_an_out_between_the_elements_of_x_is_apart(self):
@@ -123,8 +138,17 @@ class Arrays(unittest.TestCase):
     # ---- what is refused ----
 
     def test_dtypes_that_are_none_of_ours(self):
-        for bad in (self.x.astype("c8"), self.x.astype("u4"), self.x.astype("i2"), self.x.astype(object), self.x.astype("f4").astype("O"),
-                    np.array(["a", "b"]), np.array(["2020-01-01"], "M8[D]"), np.zeros(3, [("a", "f4")]), np.zeros(3, np.longdouble)):
+        for bad in (
+            self.x.astype("c8"),
+            self.x.astype("u4"),
+            self.x.astype("i2"),
+            self.x.astype(object),
+            self.x.astype("f4").astype("O"),
+            np.array(["a", "b"]),
+            np.array(["2020-01-01"], "M8[D]"),
+            np.zeros(3, [("a", "f4")]),
+            np.zeros(3, np.longdouble),
+        ):
             self.refused(TypeError, "x ", attn.softmax, bad)
         for bad in (self.x.astype(">f4"), self.x.astype(">f8")):
             self.refused(TypeError, "byte order", attn.softmax, bad)
@@ -177,7 +201,9 @@ class Arrays(unittest.TestCase):
         self.refused(ValueError, "labels[1] is 5", attn.cross_entropy, logits, [0, 5, 1, 2])
         self.refused(ValueError, "labels", attn.cross_entropy, logits, [0, 1])
         self.refused(ValueError, "labels are u8", attn.cross_entropy, logits, np.zeros(4, "u1"))
-        self.refused(ValueError, "reduction is 'avg': it is mean, sum or none", attn.cross_entropy, logits, [0, 1, 2, 3], reduction="avg")
+        self.refused(
+            ValueError, "reduction is 'avg': it is mean, sum or none", attn.cross_entropy, logits, [0, 1, 2, 3], reduction="avg"
+        )
         self.refused(ValueError, "label_smoothing", attn.cross_entropy, logits, [0, 1, 2, 3], label_smoothing=2)
         self.assertEqual(attn.cross_entropy(logits, [-100] * 4), 0)
         self.assertEqual(attn.cross_entropy(logits, [7] * 4, ignore_index=7), 0)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention in Python: ranks, options, what is seen, gradients."""
+
 import unittest
 
 from package import attn, missing, np
@@ -35,8 +36,17 @@ class Attention(unittest.TestCase):
                 np.testing.assert_array_equal(getattr(grads, field), getattr(all_grads, field)[index])
             self.assertEqual((grads.dbias.shape, grads.dalibi.shape), (bias.shape, heads.shape))
             lse = seen.lse if not bias.any() else attn.attention(q, k, v, bias=bias, alibi=heads, see="lse")[1].lse
-            again = attn.attention_backward(dout, q, k, v, bias=bias, alibi=heads, lse=lse, dlse=np.zeros_like(lse),
-                                            out=attn.attention(q, k, v, bias=bias, alibi=heads))
+            again = attn.attention_backward(
+                dout,
+                q,
+                k,
+                v,
+                bias=bias,
+                alibi=heads,
+                lse=lse,
+                dlse=np.zeros_like(lse),
+                out=attn.attention(q, k, v, bias=bias, alibi=heads),
+            )
             np.testing.assert_allclose(again.dq, grads.dq, rtol=1e-5, atol=1e-6)
 
     def test_what_is_not_asked_for_is_none(self):
@@ -50,22 +60,35 @@ class Attention(unittest.TestCase):
 
     def test_options_mean_what_they_say(self):
         j, i = np.arange(6), np.arange(4)[:, None]
-        for options, mask in (({"causal": True}, j <= i + 2), ({"causal": "bottom-right"}, j <= i + 2), ({"causal": "top-left"}, j <= i),
-                              ({"causal": True, "offset": 1}, j <= i + 1), ({"window": (1, 0)}, (j <= i + 2) & (j >= i + 1)),
-                              ({"window": [-1, 1], "offset": np.array([0, 0])}, j <= i + 1), ({"kv_lengths": [3, 3]}, np.broadcast_to(j < 3, (4, 6)))):
+        for options, mask in (
+            ({"causal": True}, j <= i + 2),
+            ({"causal": "bottom-right"}, j <= i + 2),
+            ({"causal": "top-left"}, j <= i),
+            ({"causal": True, "offset": 1}, j <= i + 1),
+            ({"window": (1, 0)}, (j <= i + 2) & (j >= i + 1)),
+            ({"window": [-1, 1], "offset": np.array([0, 0])}, j <= i + 1),
+            ({"kv_lengths": [3, 3]}, np.broadcast_to(j < 3, (4, 6))),
+        ):
             with self.subTest(options=options):
-                np.testing.assert_array_equal(attn.attention(self.q, self.k, self.v, **options),
-                                              attn.attention(self.q, self.k, self.v, mask=mask))
-        np.testing.assert_array_equal(attn.attention(self.q, self.k, self.v, causal=False, scale=8**-0.5), attn.attention(self.q, self.k, self.v))
+                np.testing.assert_array_equal(
+                    attn.attention(self.q, self.k, self.v, **options), attn.attention(self.q, self.k, self.v, mask=mask)
+                )
+        np.testing.assert_array_equal(
+            attn.attention(self.q, self.k, self.v, causal=False, scale=8**-0.5), attn.attention(self.q, self.k, self.v)
+        )
         weights = attn.attention(self.q, self.k, self.v, scale=0, see="weights")[1].weights
         np.testing.assert_allclose(weights, 1 / 6, rtol=1e-6)
         one = (self.q[:1], self.k[:1], self.v[:1])
-        np.testing.assert_array_equal(attn.attention(*one, kv_lengths=3, q_lengths=np.int64(4)), attn.attention(*one, kv_lengths=[3], q_lengths=[4]))
+        np.testing.assert_array_equal(
+            attn.attention(*one, kv_lengths=3, q_lengths=np.int64(4)), attn.attention(*one, kv_lengths=[3], q_lengths=[4])
+        )
 
     def test_stages_of_scores(self):
         raw = self.q.astype("f8") @ self.k.swapaxes(2, 3) / 8**0.5
         for stage, expected in (("raw", raw), ("capped", 2 * np.tanh(raw / 2)), ("weighted", 2 * np.tanh(raw / 2) + 1)):
-            scores = attn.attention(self.q, self.k, self.v, softcap=2.0, bias=np.float32(1), see=("scores",), scores_stage=stage)[1].scores
+            scores = attn.attention(self.q, self.k, self.v, softcap=2.0, bias=np.float32(1), see=("scores",), scores_stage=stage)[
+                1
+            ].scores
             np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
     def test_float64_is_seen_in_float64_and_16_bits_in_float32(self):
@@ -117,8 +140,16 @@ class Attention(unittest.TestCase):
     def test_what_the_library_lacks_raises_not_implemented(self):
         """Each option reaches the library: it either answers or says that it is not built."""
         self.assertTrue(issubclass(attn.Unsupported, NotImplementedError) and issubclass(attn.Unsupported, ValueError))
-        for options in ({"score": "cosine"}, {"sinks": np.zeros(3, "f4")}, {"dropout": 0.5, "seed": 2**64 - 1}, {"weighting": "sparsemax"},
-                        {"weighting": "entmax15"}, {"weighting": "entmax", "alpha": 1.2}, {"weighting": "relu2"}, {"weighting": "hardmax"}):
+        for options in (
+            {"score": "cosine"},
+            {"sinks": np.zeros(3, "f4")},
+            {"dropout": 0.5, "seed": 2**64 - 1},
+            {"weighting": "sparsemax"},
+            {"weighting": "entmax15"},
+            {"weighting": "entmax", "alpha": 1.2},
+            {"weighting": "relu2"},
+            {"weighting": "hardmax"},
+        ):
             with self.subTest(options=options):
                 try:
                     changed = attn.attention(self.q, self.k, self.v, **options)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What calls do beside computing: references, memory, the GIL, threads, forks."""
+
 import gc
 import os
 import subprocess
@@ -32,15 +33,34 @@ class Calls(unittest.TestCase):
         attn.logsumexp_backward(x[..., 0], x)
         attn.gate_backward(x, x, x, "additive")
         attn.cross_entropy(x[0], self.labels, weight=bias, grad=True)
-        attn.attention(x, x, x, see=("lse", "entropy", "received", "weights", "scores", "top"), top_k=2, mask=np.ones((3, 3), bool),
-                       kv_lengths=3, offset=[1], causal=True, window=(2, 1))
+        attn.attention(
+            x,
+            x,
+            x,
+            see=("lse", "entropy", "received", "weights", "scores", "top"),
+            top_k=2,
+            mask=np.ones((3, 3), bool),
+            kv_lengths=3,
+            offset=[1],
+            causal=True,
+            window=(2, 1),
+        )
         attn.attention_backward(x, x, x, x, bias=np.zeros((3, 3), "f4"), alibi=np.zeros(2, "f4"))
         if ml_dtypes:
             attn.softmax(x.astype(ml_dtypes.bfloat16))
-        for refused in (lambda: attn.softmax(x, 5), lambda: attn.softmax(x.astype("i4")), lambda: attn.softmax(x, scale="a"),
-                        lambda: attn.softmax(x.astype(">f4")), lambda: attn.attention(x, x, x[0]), lambda: attn.softmax(object()),
-                        lambda: attn.attention(x, x, x, causal="x"), lambda: attn.softmax(x, out=x[:, ::-1]), lambda: attn.softmax(x, bias=x[0, 0, 1:]),
-                        lambda: attn.attention(x, x, x, dropout=3), lambda: attn.attention_backward(x, x, x, x, lse=x)):
+        for refused in (
+            lambda: attn.softmax(x, 5),
+            lambda: attn.softmax(x.astype("i4")),
+            lambda: attn.softmax(x, scale="a"),
+            lambda: attn.softmax(x.astype(">f4")),
+            lambda: attn.attention(x, x, x[0]),
+            lambda: attn.softmax(object()),
+            lambda: attn.attention(x, x, x, causal="x"),
+            lambda: attn.softmax(x, out=x[:, ::-1]),
+            lambda: attn.softmax(x, bias=x[0, 0, 1:]),
+            lambda: attn.attention(x, x, x, dropout=3),
+            lambda: attn.attention_backward(x, x, x, x, lse=x),
+        ):
             with self.assertRaises((TypeError, ValueError)):
                 refused()
 
@@ -48,7 +68,20 @@ class Calls(unittest.TestCase):
         for _ in range(50):
             self.all_calls()
         gc.collect()
-        watched = [self.x, self.labels, self.x.dtype, np.dtype("f4"), np.dtype("f8"), None, True, attn.softmax, np.ndarray, (), 0, 1]
+        watched = [
+            self.x,
+            self.labels,
+            self.x.dtype,
+            np.dtype("f4"),
+            np.dtype("f8"),
+            None,
+            True,
+            attn.softmax,
+            np.ndarray,
+            (),
+            0,
+            1,
+        ]
         before = [sys.getrefcount(o) for o in watched]
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
@@ -94,7 +127,9 @@ class Calls(unittest.TestCase):
             attn.set_threads(n)
             self.assertEqual(attn.get_threads(), n)
             grads = attn.attention_backward(v, q, k, v, causal=True)
-            results.append([attn.attention(q, k, v, causal=True).tobytes(), attn.softmax(x, 0).tobytes()] + [g.tobytes() for g in grads[:3]])
+            results.append(
+                [attn.attention(q, k, v, causal=True).tobytes(), attn.softmax(x, 0).tobytes()] + [g.tobytes() for g in grads[:3]]
+            )
         self.assertTrue(all(r == results[0] for r in results))
 
     def test_threads_may_call_and_change_the_pool_at_once(self):
@@ -147,13 +182,21 @@ class Calls(unittest.TestCase):
 
     def test_the_environment_says_how_many_threads_and_which_instructions(self):
         program = "import attn; i = attn.info(); print(attn.get_threads(), i['threads'], i['isa'], sorted(i))"
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": str(BUILD / "python"), "ATTN_THREADS": "5", "ATTN_ISA": "scalar"})
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(BUILD / "python"), "ATTN_THREADS": "5", "ATTN_ISA": "scalar"},
+        )
         self.assertEqual((done.stdout, done.stderr), ("5 5 scalar ['compiler', 'isa', 'threads', 'version']\n", ""))
 
     def test_importing_attn_imports_no_numpy(self):
-        done = subprocess.run([sys.executable, "-c", "import sys, attn; print('numpy' in sys.modules, attn.__version__)"],
-                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BUILD / "python")})
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys, attn; print('numpy' in sys.modules, attn.__version__)"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(BUILD / "python")},
+        )
         self.assertEqual((done.stdout, done.stderr), (f"False {attn.__version__}\n", ""))
 
     @unittest.skipUnless(hasattr(os, "fork"), "no fork here")
@@ -173,8 +216,13 @@ if child == 0:
     os._exit(0 if ok else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or attn.softmax(x).tobytes() != y)
 """
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
-                              env={**os.environ, "PYTHONPATH": str(BUILD / "python")})
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(BUILD / "python")},
+        )
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of other libraries, lent through DLPack: torch in, torch out, without a copy. JAX where it can be imported."""
+
 import gc
 import unittest
 
@@ -35,9 +36,17 @@ class Torch(unittest.TestCase):
         x, flat = self.x, self.x[0, 0]
         y = attn.softmax(x)
         out, seen = attn.attention(x, x, x, see=("lse", "entropy", "received", "weights", "scores", "top"), top_k=2)
-        results = [out, *seen, *attn.attention_backward(out, x, x, x)[:3], attn.logsumexp(x), attn.softmax_backward(x, y),
-                   attn.logsumexp_backward(x[..., 0], x), attn.gate(x, x), *attn.gate_backward(x, x, x),
-                   *attn.cross_entropy(flat, torch.tensor([0, 1, -100, 2]), grad=True)]
+        results = [
+            out,
+            *seen,
+            *attn.attention_backward(out, x, x, x)[:3],
+            attn.logsumexp(x),
+            attn.softmax_backward(x, y),
+            attn.logsumexp_backward(x[..., 0], x),
+            attn.gate(x, x),
+            *attn.gate_backward(x, x, x),
+            *attn.cross_entropy(flat, torch.tensor([0, 1, -100, 2]), grad=True),
+        ]
         self.assertTrue(all(type(r) is torch.Tensor for r in results))
         self.assertEqual(seen.top_index.dtype, torch.int32)
         torch.testing.assert_close(results[-2], torch.nn.functional.cross_entropy(flat, torch.tensor([0, 1, -100, 2])))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package as a whole: its names and signatures are promises, its types and documents agree with them."""
+
 import ast
 import importlib.util
 import inspect
@@ -14,8 +15,10 @@ from package import BUILD, ROOT, attn, missing
 ROW = "(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None)"
 ROW_WITHOUT_OUT = "(x, axis=-1, *, scale=1.0, mask=None, bias=None)"
 BACK = "(dy, y, axis=-1, *, scale=1.0)"
-OPTIONS = ("score='dot', score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None, bias=None, "
-           "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0")
+OPTIONS = (
+    "score='dot', score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None, bias=None, "
+    "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0"
+)
 LOSS = "ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction='mean', grad=False)"
 SIGNATURES = {
     "softmax": ROW,
@@ -88,7 +91,9 @@ class Package(unittest.TestCase):
         for document in ("README.md", "docs/python.md"):
             text = (ROOT / document).read_text()
             code, printed = re.search(r"```python\n([\s\S]*?)```\n\n((?:    .*\n)+)", text).groups()
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(BUILD / "python")})
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(BUILD / "python")}
+            )
             self.assertEqual((done.stderr, done.stdout), ("", re.sub(r"(?m)^    ", "", printed)), document)
 
     def test_one_version(self):
@@ -97,15 +102,22 @@ class Package(unittest.TestCase):
 
     @unittest.skipUnless(importlib.util.find_spec("mypy"), "mypy is not there")
     def test_types(self):
-        program = ("import attn, numpy as np\nx = np.ones((2, 3), np.float32)\na: np.ndarray = attn.softmax(x, out=x)\n"
-                   "out, seen = attn.attention(x, x, x, see=('lse',))\nb: np.ndarray = seen.lse\nc: np.ndarray = attn.attention(x, x, x)\n"
-                   "loss, dlogits = attn.cross_entropy(x, [0, 1], grad=True)\nd: np.ndarray = attn.attention_backward(x, x, x, x).dq\n")
+        program = (
+            "import attn, numpy as np\nx = np.ones((2, 3), np.float32)\na: np.ndarray = attn.softmax(x, out=x)\n"
+            "out, seen = attn.attention(x, x, x, see=('lse',))\nb: np.ndarray = seen.lse\nc: np.ndarray = attn.attention(x, x, x)\n"
+            "loss, dlogits = attn.cross_entropy(x, [0, 1], grad=True)\nd: np.ndarray = attn.attention_backward(x, x, x, x).dq\n"
+        )
         for text, good in ((program, True), (program + "attn.softmax(x, axis='last')\n", False)):
             with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
                 file.write(text)
                 file.flush()
-                done = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--allow-any-generics", file.name], capture_output=True, text=True,
-                                      env={"MYPYPATH": str(BUILD / "python"), "PATH": "/usr/bin:/bin"}, cwd=tempfile.gettempdir())
+                done = subprocess.run(
+                    [sys.executable, "-m", "mypy", "--strict", "--allow-any-generics", file.name],
+                    capture_output=True,
+                    text=True,
+                    env={"MYPYPATH": str(BUILD / "python"), "PATH": "/usr/bin:/bin"},
+                    cwd=tempfile.gettempdir(),
+                )
                 self.assertEqual(done.returncode == 0, good, done.stdout + done.stderr)
 
 

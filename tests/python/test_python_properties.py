@@ -3,6 +3,7 @@
 
 Dtypes, ranks, axes, strides and options are drawn at random. What this version has not built has to say so.
 """
+
 import unittest
 
 from package import attn, missing, ml_dtypes, np
@@ -64,7 +65,7 @@ class Properties(unittest.TestCase):
 
     def broadcast_shape(self, shape):
         kept = self.rng.integers(0, len(shape) + 1)
-        return tuple(1 if self.chance(0.3) else n for n in shape[len(shape) - kept:])
+        return tuple(1 if self.chance(0.3) else n for n in shape[len(shape) - kept :])
 
     def normal(self, *shape):
         return self.rng.standard_normal(shape)
@@ -104,7 +105,18 @@ class Properties(unittest.TestCase):
     # ---- the softmax family ----
 
     def softmax_problem(self):
-        op = self.choose("softmax", "softmax", "log_softmax", "log_softmax", "softmin", "logsumexp", "logsumexp", "sparsemax", "entmax15", "entmax")
+        op = self.choose(
+            "softmax",
+            "softmax",
+            "log_softmax",
+            "log_softmax",
+            "softmin",
+            "logsumexp",
+            "logsumexp",
+            "sparsemax",
+            "entmax15",
+            "entmax",
+        )
         name = self.dtype()
         shape = self.shape(1, 5)
         axis = int(self.rng.integers(-len(shape), len(shape)))
@@ -139,7 +151,13 @@ class Properties(unittest.TestCase):
         if op == "logsumexp":
             exact = formulas.logsumexp_rows(z)
             with np.errstate(invalid="ignore"):
-                self.within(y, exact, u * (8 + np.abs(np.where(np.isneginf(exact), 0, exact))) + rounding(name, np.where(np.isneginf(exact), 0, exact)), what)
+                self.within(
+                    y,
+                    exact,
+                    u * (8 + np.abs(np.where(np.isneginf(exact), 0, exact)))
+                    + rounding(name, np.where(np.isneginf(exact), 0, exact)),
+                    what,
+                )
             self.logsumexp_gradient(x, axis, options, z, scale, name, what)
             return
         if op == "log_softmax":
@@ -234,8 +252,12 @@ class Properties(unittest.TestCase):
             labels = self.rng.integers(0, classes, n, dtype=self.choose("i4", "i8"))
         else:
             labels = self.cast(self.rng.dirichlet(np.ones(classes), n), self.choose(name, "float32"))
-        options = {"ignore_index": -100, "label_smoothing": float(self.choose(0, 0.1, 1)), "z_loss": float(self.choose(0, 1e-2)),
-                   "reduction": self.choose("mean", "sum", "none")}
+        options = {
+            "ignore_index": -100,
+            "label_smoothing": float(self.choose(0, 0.1, 1)),
+            "z_loss": float(self.choose(0, 1e-2)),
+            "reduction": self.choose("mean", "sum", "none"),
+        }
         if hard and self.chance(0.5):
             options["ignore_index"] = int(self.choose(-100, -1, 0))
             labels[self.rng.random(n) < 0.3] = options["ignore_index"]
@@ -245,18 +267,23 @@ class Properties(unittest.TestCase):
         alone = attn.cross_entropy(logits, labels, weight=weight, **options)
         self.assertEqual(np.asarray(alone).tobytes(), np.asarray(loss).tobytes(), what)
         self.assertEqual((loss.dtype, grad.dtype), (np.float64 if name == "float64" else np.float32, logits.dtype))
-        exact, exact_grad = formulas.cross_entropy(logits, labels, weight, options["ignore_index"], options["label_smoothing"],
-                                                   options["z_loss"], options["reduction"])
-        rows, _ = formulas.cross_entropy(logits, labels, weight, options["ignore_index"], options["label_smoothing"],
-                                         options["z_loss"], "none")
+        exact, exact_grad = formulas.cross_entropy(
+            logits, labels, weight, options["ignore_index"], options["label_smoothing"], options["z_loss"], options["reduction"]
+        )
+        rows, _ = formulas.cross_entropy(
+            logits, labels, weight, options["ignore_index"], options["label_smoothing"], options["z_loss"], "none"
+        )
         u = UNIT[name]
         each = 32 * u * (1 + 4 * np.abs(rows))
         if options["reduction"] == "none":
             bound = each
         else:
             counts = (labels != options["ignore_index"]) if hard else np.ones(n, bool)
-            total = 1 if options["reduction"] == "sum" else n if not hard else (
-                np.ones(classes) if weight is None else weight.astype("f8"))[labels[counts]].sum()
+            total = (
+                1
+                if options["reduction"] == "sum"
+                else n if not hard else (np.ones(classes) if weight is None else weight.astype("f8"))[labels[counts]].sum()
+            )
             bound = (each.sum() / total if total else 0) + 8 * u * np.abs(exact)
         self.within(loss, exact, bound, what)
         per_row = np.abs(exact_grad).max(initial=0) + 1
@@ -275,9 +302,14 @@ class Properties(unittest.TestCase):
         dx, dg = attn.gate_backward(self.laid_out(dy), self.laid_out(x), self.laid_out(g), kind)
         x, g, dy = (t.astype("f8").astype(np.longdouble) for t in (x, g, dy))
         s = 1 / (1 + np.exp(-g))
-        exact = {"sigmoid": (x * s, dy * s, dy * x * s * (1 - s)), "additive": (x + g * x, dy * (1 + g), dy * x),
-                 "multiplicative": (x * g, dy * g, dy * x)}[kind]
-        size = [np.abs(x) * (1 + np.abs(g)), np.abs(dy) * (1 + np.abs(g)), np.abs(exact[2])] if kind == "additive" else np.abs(exact)
+        exact = {
+            "sigmoid": (x * s, dy * s, dy * x * s * (1 - s)),
+            "additive": (x + g * x, dy * (1 + g), dy * x),
+            "multiplicative": (x * g, dy * g, dy * x),
+        }[kind]
+        size = (
+            [np.abs(x) * (1 + np.abs(g)), np.abs(dy) * (1 + np.abs(g)), np.abs(exact[2])] if kind == "additive" else np.abs(exact)
+        )
         for got, right, about, of in zip((y, dx, dg), exact, size, ("y", "dx", "dg")):
             units = 8 if of == "dg" else 4
             self.within(got, right, units * UNIT[name] * about + rounding(name, right), f"{of} of the gate {kind} {name} {shape}")
@@ -298,9 +330,17 @@ class Properties(unittest.TestCase):
         heads = 2 * int(self.choose(1, 2)) if rank > 2 else 1
         q_len, kv_len = (int(n) for n in self.rng.integers(1, 40, 2))
         dim, v_dim = (int(n) for n in self.rng.integers(1, 20, 2))
-        o = {"weighting": self.choose(*["softmax"] * 6, "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"),
-             "score": self.choose(*["dot"] * 4, "additive", "cosine")}
-        q, k, v = self.normal(batch, heads, q_len, dim), self.normal(batch, k_heads, kv_len, dim), self.normal(batch, v_heads, kv_len, v_dim)
+        o = {
+            "weighting": self.choose(
+                *["softmax"] * 6, "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"
+            ),
+            "score": self.choose(*["dot"] * 4, "additive", "cosine"),
+        }
+        q, k, v = (
+            self.normal(batch, heads, q_len, dim),
+            self.normal(batch, k_heads, kv_len, dim),
+            self.normal(batch, v_heads, kv_len, v_dim),
+        )
         plain = o["weighting"] == "normalized-sum"  # its bounds hold for scores of one sign
         if plain:
             q, k, o["score"] = np.abs(q) + 0.1, np.abs(k) + 0.1, "dot"
@@ -334,7 +374,9 @@ class Properties(unittest.TestCase):
         if self.chance(0.15):
             o["dropout"], o["seed"] = float(self.choose(0.1, 0.5, 1)), int(self.rng.integers(0, 2**64, dtype=np.uint64))
         q, k, v = (self.cast(t, name) for t in (q, k, v))
-        right = formulas.Attention(q, k, v, **{**o, "causal": {True: "bottom-right"}.get(o.get("causal"), o.get("causal", False))})
+        right = formulas.Attention(
+            q, k, v, **{**o, "causal": {True: "bottom-right"}.get(o.get("causal"), o.get("causal", False))}
+        )
         self.hold(q, k, v, o, right, rank, name)
 
     def hold(self, q, k, v, o, right, rank, name):
@@ -357,7 +399,9 @@ class Properties(unittest.TestCase):
         e = UNIT[name] * ((2 * q.shape[3] + 16) * right.magnitude + k.shape[2] + 32)
         if softmax or o["weighting"] in ("sigmoid", "hardmax"):
             self.within(seen.weights, right.p[drop], e[drop][..., None], "weights of " + what)
-            self.within(seen.received, right.p.sum(2)[drop], q.shape[2] * e.max(-1, initial=0)[drop][..., None], "received of " + what)
+            self.within(
+                seen.received, right.p.sum(2)[drop], q.shape[2] * e.max(-1, initial=0)[drop][..., None], "received of " + what
+            )
         self.within(seen.scores, right.s[drop], e[drop][..., None], "scores of " + what)
         if softmax:
             lse, entropy = right.lse[drop], right.entropy[drop]
@@ -369,7 +413,9 @@ class Properties(unittest.TestCase):
 
     def hold_top(self, seen, right, drop, e, top_k, what):
         s, index, weight = right.s[drop], seen.top_index, seen.top_weight
-        self.assertEqual((index.dtype, index.shape, weight.shape), (np.int32, s.shape[:-1] + (top_k,), s.shape[:-1] + (top_k,)), what)
+        self.assertEqual(
+            (index.dtype, index.shape, weight.shape), (np.int32, s.shape[:-1] + (top_k,), s.shape[:-1] + (top_k,)), what
+        )
         live = (~np.isneginf(s)).sum(-1, keepdims=True)
         there = np.arange(top_k) < live
         self.assertTrue(np.all((index >= 0) == there), what)
@@ -389,8 +435,9 @@ class Properties(unittest.TestCase):
         dlse = None
         if o["weighting"] == "softmax" and self.chance(0.3):
             dlse = self.normal(*right.lse.shape).astype("f8" if name == "float64" else "f4")
-        grads = self.compute(attn.attention_backward, self.laid_out(dout[drop]), *arrays, **given,
-                             dlse=None if dlse is None else dlse[drop])
+        grads = self.compute(
+            attn.attention_backward, self.laid_out(dout[drop]), *arrays, **given, dlse=None if dlse is None else dlse[drop]
+        )
         if grads is None:
             return
         exact, sizes = right.backward(dout, dlse), right.backward_sizes(dout, dlse)
