@@ -255,12 +255,12 @@ class Attention:
         self.q, self.k, self.scale = np.abs(self.q), np.abs(self.k), abs(self.scale)
         if self.score == "additive":
             self.tanh, self.w = np.abs(self.tanh), np.abs(self.w)
-        sizes = self.spread(np.where(self.live, ds, 0), dp, dout, dlse)
+        sizes = self.spread(np.where(self.live, ds, 0), dp, dout, dlse, along=1)
         self.q, self.k, self.score_weight, self.scale = signed
         return {name: np.abs(size) for name, size in sizes.items()}
 
-    def spread(self, ds, dp, dout, dlse):
-        """From the gradients to scores to all others."""
+    def spread(self, ds, dp, dout, dlse, along=-1):
+        """From the gradients to scores to all others. Cosine takes off what lies along a vector: it does not turn it."""
         grads = {"dv": self.ungroup(np.einsum("bhij,bhid->bhjd", self.p * self.kept, dout), self.shapes[2])}
         if self.bias is not None:
             grads["dbias"] = summed_to(ds, self.bias.shape)
@@ -281,8 +281,8 @@ class Attention:
         else:
             (q, q_length), (k, k_length) = self.unit(self.q), self.unit(self.k)
             dq, dk = np.einsum("bhij,bhjd->bhid", draw, k), np.einsum("bhij,bhid->bhjd", draw, q)
-            dq = (dq - q * (q * dq).sum(-1, keepdims=True)) / q_length
-            dk = (dk - k * (k * dk).sum(-1, keepdims=True)) / k_length
+            dq = (dq + along * q * (q * dq).sum(-1, keepdims=True)) / q_length
+            dk = (dk + along * k * (k * dk).sum(-1, keepdims=True)) / k_length
         return {"dq": dq, "dk": self.ungroup(dk, self.shapes[1]), **grads}
 
 

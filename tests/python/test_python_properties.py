@@ -173,6 +173,8 @@ class Properties(unittest.TestCase):
             bound = 64 * u * (1 + np.max(distance, initial=0)) + rounding(name, exact)
         self.within(np.moveaxis(np.asarray(y), axis, -1), exact, bound, what)
         self.softmax_gradient(op, y, axis, scale, alpha, name, what)
+        if op == "entmax" and name in ("float32", "float64"):
+            self.alpha_gradient(x, axis, alpha, what)
 
     def softmax_gradient(self, op, y, axis, scale, alpha, name, what):
         u = UNIT[name]
@@ -196,6 +198,19 @@ class Properties(unittest.TestCase):
             exact = scale * formulas.entmax_rows_backward(dy, y, {"sparsemax": 2, "entmax15": 1.5}.get(op, alpha))
             bound = 64 * u * np.abs(scale) * np.abs(dy).sum(-1, keepdims=True)
         self.within(np.moveaxis(dx, axis, -1), exact, bound + rounding(name, exact), "gradient of " + what)
+
+    def alpha_gradient(self, x, axis, alpha, what):
+        """Against central differences of the formula, at scores without the ties at which it has kinks."""
+        x, dy = (self.normal(*x.shape).astype(x.dtype) for _ in range(2))
+        y = attn.entmax(x, alpha, axis)
+        got = self.compute(attn.entmax_backward, dy, y, alpha, axis, dalpha=True)
+        if got is None:
+            return
+        dx, dalpha = got
+        np.testing.assert_array_equal(dx, attn.entmax_backward(dy, y, alpha, axis), what)
+        h, z, dy = 1e-5, np.moveaxis(x, axis, -1).astype("f8"), np.moveaxis(dy, axis, -1).astype("f8")
+        exact = ((formulas.entmax_rows(z, alpha + h) - formulas.entmax_rows(z, alpha - h)) * dy).sum() / (2 * h)
+        self.assertLessEqual(abs(dalpha - exact), 1e-3 * (1 + np.abs(dy).sum() ** 0.5 + abs(exact)), what)
 
     def logsumexp_gradient(self, x, axis, options, z, scale, name, what):
         dy = self.cast(np.asarray(self.normal(*np.delete(x.shape, axis))), name)
