@@ -16,7 +16,7 @@ number of them. In a forked child calls compute in the calling thread, until it 
 from ._attention import Grads, Seen, attention, attention_backward
 from ._core import Unsupported
 from ._core import version as __version__
-from ._losses import cross_entropy
+from ._losses import cross_entropy, linear_cross_entropy
 from ._softmax import (
     entmax,
     entmax15,
@@ -57,6 +57,7 @@ __all__ = [
     "gumbel_softmax",
     "gumbel_softmax_backward",
     "info",
+    "linear_cross_entropy",
     "log_softmax",
     "log_softmax_backward",
     "logsumexp",

@@ -88,6 +88,34 @@ def cross_entropy(
     grad: Literal[True],
 ) -> tuple[A, A]: ...
 @overload
+def linear_cross_entropy(
+    x: A,
+    weight: _Array,
+    labels: _Array | Sequence[int],
+    *,
+    bias: _Array | None = None,
+    class_weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[False] = False,
+) -> A: ...
+@overload
+def linear_cross_entropy(
+    x: A,
+    weight: _Array,
+    labels: _Array | Sequence[int],
+    *,
+    bias: _Array | None = None,
+    class_weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[True],
+) -> tuple[A, A, A, Any]: ...
+@overload
 def attention(
     q: A,
     k: _Array,

@@ -140,6 +140,7 @@ PyObject *logsumexp_backward(PyObject *module, PyObject *const *args, Py_ssize_t
 PyObject *gate(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *gate_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *linear_cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 

@@ -214,6 +214,7 @@ static PyMethodDef methods[] = {
     FAST(gate),
     FAST(gate_backward),
     FAST(cross_entropy),
+    FAST(linear_cross_entropy),
     FAST(attention),
     FAST(attention_backward),
     { "set_threads", set_threads, METH_O, NULL },

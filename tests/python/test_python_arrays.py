@@ -208,6 +208,17 @@ class Arrays(unittest.TestCase):
         self.assertEqual(attn.cross_entropy(logits, [-100] * 4), 0)
         self.assertEqual(attn.cross_entropy(logits, [7] * 4, ignore_index=7), 0)
 
+    def test_a_linear_layer_before_the_loss(self):
+        x, w = self.x[0], self.x[1, :3]
+        loss, dx, dw, db = attn.linear_cross_entropy(x, w, [0, 1, 2, -100], grad=True)
+        self.assertIs(type(loss), np.float32)
+        np.testing.assert_allclose(loss, attn.cross_entropy(x @ w.T, [0, 1, 2, -100]), rtol=1e-6)
+        self.assertEqual((dx.shape, dw.shape, db), (x.shape, w.shape, None))
+        self.refused(ValueError, "x has 3 axes: it is [n, dim]", attn.linear_cross_entropy, self.x, w, [0])
+        self.refused(ValueError, "weight", attn.linear_cross_entropy, x, w[:, 1:], [0, 1, 2, 0])
+        self.refused(TypeError, "weight is int32", attn.linear_cross_entropy, x, w.astype("i4"), [0, 1, 2, 0])
+        self.refused(ValueError, "labels[1] is 3", attn.linear_cross_entropy, x, w, [0, 3, 2, 0])
+
     def test_an_error_leaves_out_as_it_was(self):
         out = np.full((3, 4, 5), 7, "f4")
         self.refused(ValueError, "", attn.softmax, self.x, bias=np.zeros(9, "f4"), out=out)

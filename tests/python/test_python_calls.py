@@ -33,6 +33,7 @@ class Calls(unittest.TestCase):
         attn.logsumexp_backward(x[..., 0], x)
         attn.gate_backward(x, x, x, "additive")
         attn.cross_entropy(x[0], self.labels, weight=bias, grad=True)
+        attn.linear_cross_entropy(x[0], x[1], self.labels, bias=bias[:3], grad=True)
         attn.attention(
             x,
             x,

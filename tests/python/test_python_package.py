@@ -38,6 +38,7 @@ SIGNATURES = {
     "gumbel_softmax_backward": "(dy, y_soft, axis=-1, *, temperature=1.0)",
     "logsumexp_backward": "(dy, x, axis=-1, *, scale=1.0, mask=None, bias=None)",
     "cross_entropy": "(logits, labels, *, weight=None, " + LOSS,
+    "linear_cross_entropy": "(x, weight, labels, *, bias=None, class_weight=None, " + LOSS,
     "attention": f"(q, k, v, *, {OPTIONS}, see=(), top_k=0, scores_stage='weighted', out=None)",
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
     "gate": "(x, g, kind='sigmoid')",

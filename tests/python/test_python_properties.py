@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""320 random problems over the whole package against float64 formulas, within the bounds of docs/ACCURACY.md.
+"""350 random problems over the whole package against float64 formulas, within the bounds of docs/ACCURACY.md.
 
 Dtypes, ranks, axes, strides and options are drawn at random. What this version has not built has to say so.
 """
@@ -308,6 +308,50 @@ class Properties(unittest.TestCase):
         for problem in range(40):
             with self.subTest(problem=problem):
                 self.cross_entropy_problem()
+
+    def linear_problem(self):
+        name = self.dtype()
+        n, classes, dim = (int(i) for i in self.rng.integers(1, 30, 3))
+        x, w = self.cast(self.normal(n, dim), name), self.cast(self.normal(classes, dim) * 3 / dim**0.5, name)
+        bias = self.cast(self.normal(classes), self.choose(name, "float32")) if self.chance(0.5) else None
+        labels = self.rng.integers(0, classes, n, dtype=self.choose("i4", "i8"))
+        labels[self.rng.random(n) < 0.2] = -1
+        class_weight = self.rng.uniform(0, 1.5, classes).astype("f4") if self.chance(0.5) else None
+        o = {
+            "ignore_index": -1,
+            "label_smoothing": float(self.choose(0, 0.1)),
+            "z_loss": float(self.choose(0, 1e-2)),
+            "reduction": self.choose("mean", "sum", "none"),
+        }
+        what = f"linear cross-entropy {name} [{n}, {dim}] by [{classes}, {dim}] {o}"
+        call = {**o, "bias": bias, "class_weight": class_weight}
+        loss, dx, dw, db = attn.linear_cross_entropy(*map(self.laid_out, (x, w, labels)), grad=True, **call)
+        self.assertEqual(np.asarray(attn.linear_cross_entropy(x, w, labels, **call)).tobytes(), np.asarray(loss).tobytes(), what)
+        self.assertEqual((dx.dtype, dw.dtype, db is None), (x.dtype, w.dtype, bias is None), what)
+        x8, w8 = x.astype("f8"), w.astype("f8")
+        z = x8 @ w8.T + (0 if bias is None else bias.astype("f8"))
+        size = np.abs(x8) @ np.abs(w8).T + (0 if bias is None else np.abs(bias.astype("f8")))
+        u = UNIT[name]
+        options = labels, class_weight, o["ignore_index"], o["label_smoothing"], o["z_loss"]
+        exact, dz = formulas.cross_entropy(z, *options, o["reduction"])
+        rows, _ = formulas.cross_entropy(z, *options, "none")
+        per_row = (32 * u * (1 + 4 * np.abs(rows)) + 4 * u * (dim + 2) * size.max(-1)) * (labels != -1)
+        counted = np.ones(classes) if class_weight is None else class_weight.astype("f8")
+        total = counted[labels[labels != -1]].sum() if o["reduction"] == "mean" else 1
+        summed = per_row.sum() / total + 8 * u * np.abs(exact) if total else 0
+        self.within(loss, exact, per_row if o["reduction"] == "none" else summed, what)
+        each = 128 * u + 4 * u * (dim + 2) * size.max() + u * (max(n, classes) + 16)
+        terms = np.abs(dz) + np.exp(z - formulas.logsumexp_rows(z)[:, None]) * np.abs(dz).sum(-1, keepdims=True)
+        self.within(dx, dz @ w8, each * (terms @ np.abs(w8)) + rounding(name, dz @ w8), "dx of " + what)
+        self.within(dw, dz.T @ x8, each * (terms.T @ np.abs(x8)) + rounding(name, dz.T @ x8), "dweight of " + what)
+        if bias is not None:
+            kept_in = max(rounding(bias.dtype.name, 1), UNIT[bias.dtype.name])
+            self.within(db, dz.sum(0), each * terms.sum(0) + kept_in * np.abs(dz.sum(0)) + 2.0**-126, "dbias of " + what)
+
+    def test_30_problems_of_linear_cross_entropy(self):
+        for problem in range(30):
+            with self.subTest(problem=problem):
+                self.linear_problem()
 
     def gate_problem(self):
         name, kind = self.dtype(), self.choose("sigmoid", "additive", "multiplicative")
