@@ -297,7 +297,7 @@ def summed_to(x, shape):
 
 
 def cross_entropy(logits, labels, weight, ignore_index, smoothing, z_loss, reduction):
-    """(loss, dlogits)."""
+    """(loss, dlogits, and the sums of the sizes of what dlogits is made of)."""
     z = np.asarray(logits, "f8")
     n, classes = z.shape
     w = np.ones(classes) if weight is None else np.asarray(weight, "f8")
@@ -313,7 +313,8 @@ def cross_entropy(logits, labels, weight, ignore_index, smoothing, z_loss, reduc
     lse = logsumexp_rows(z)
     rows = (target * (lse[:, None] - z)).sum(-1) + z_loss * lse**2 * counts
     p = np.exp(z - lse[:, None])
-    grads = p * (target.sum(-1) + 2 * z_loss * lse * counts)[:, None] - target
+    pull = (target.sum(-1) + 2 * z_loss * lse * counts)[:, None]
+    grads, sizes = p * pull - target, p * np.abs(pull) + np.abs(target)
     total = (w[labels[counts]].sum() if hard else n) if reduction == "mean" else 1
     scale = 1 / total if total else 0
-    return (rows if reduction == "none" else rows.sum() * scale), grads * scale
+    return (rows if reduction == "none" else rows.sum() * scale), grads * scale, sizes * scale

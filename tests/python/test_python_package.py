@@ -105,7 +105,8 @@ class Package(unittest.TestCase):
     def test_types(self):
         program = (
             "import attn, numpy as np\nx = np.ones((2, 3), np.float32)\na: np.ndarray = attn.softmax(x, out=x)\n"
-            "out, seen = attn.attention(x, x, x, see=('lse',))\nb: np.ndarray = seen.lse\nc: np.ndarray = attn.attention(x, x, x)\n"
+            "out, seen = attn.attention(x, x, x, see=('lse',))\nb: np.ndarray = seen.lse\n"
+            "c: np.ndarray = attn.attention(x, x, x)\n"
             "loss, dlogits = attn.cross_entropy(x, [0, 1], grad=True)\nd: np.ndarray = attn.attention_backward(x, x, x, x).dq\n"
         )
         for text, good in ((program, True), (program + "attn.softmax(x, axis='last')\n", False)):
