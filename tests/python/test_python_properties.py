@@ -344,8 +344,8 @@ class Properties(unittest.TestCase):
         self.within(dx, dz @ w8, each * (terms @ np.abs(w8)) + rounding(name, dz @ w8), "dx of " + what)
         self.within(dw, dz.T @ x8, each * (terms.T @ np.abs(x8)) + rounding(name, dz.T @ x8), "dweight of " + what)
         if bias is not None:
-            kept_in = max(rounding(bias.dtype.name, 1), UNIT[bias.dtype.name])
-            self.within(db, dz.sum(0), each * terms.sum(0) + kept_in * np.abs(dz.sum(0)) + 2.0**-126, "dbias of " + what)
+            kept_in = rounding(bias.dtype.name, dz.sum(0)) + UNIT[bias.dtype.name] * np.abs(dz.sum(0))
+            self.within(db, dz.sum(0), each * terms.sum(0) + kept_in, "dbias of " + what)
 
     def test_30_problems_of_linear_cross_entropy(self):
         for problem in range(30):
