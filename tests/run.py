@@ -6,8 +6,8 @@
                                                   --quick: one instruction set, no oracles (for sanitizers)
 
 Test programs (cmocka) lie in BUILD/tests. Those of the core run once for each instruction set this machine has. Tests of the
-program and of the build are unittest modules in tests/cli and tests/build; those in tests/oracle compare with other libraries
-and run where these can be imported.
+program, of the Python package (BUILD/python) and of the build are unittest modules in tests/cli, tests/python and tests/build; those
+in tests/oracle compare with other libraries and run where these can be imported.
 """
 import argparse
 import os
@@ -21,7 +21,7 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 LIMIT = 900  # seconds for one test program
 # Test programs of the core whose results depend on the instruction set.
-LEVELLED = re.compile(r"test_(attention|softmax|cross_entropy|gate|matmul|norm|activation|embedding|adamw|elementwise)")
+LEVELLED = re.compile(r"test_(attention|softmax|entmax|cross_entropy|linear|top_k|sample|rope|gate|matmul|norm|activation|embedding|adamw|elementwise)")
 
 
 class Count:
@@ -93,7 +93,9 @@ class Result(unittest.TextTestResult):
 def run_modules(folder, build, words, count):
     os.environ["ATTN"] = str((build / "attn").resolve())
     os.environ["ATTN_BUILD"] = str(build.resolve())
-    sys.path.insert(0, str(folder))
+    for path in (str(folder), str(build / "python")):
+        if path not in sys.path:
+            sys.path.insert(0, path)
     for module in sorted(folder.glob("test_*.py")):
         if not wanted(module.stem, words):
             continue
@@ -127,7 +129,7 @@ def main():
         if LEVELLED.match(program.name):
             for level in below:
                 run_program(program, count, level)
-    for folder in ("cli",) if options.quick else ("build", "cli", "oracle"):
+    for folder in ("cli",) if options.quick else ("build", "cli", "python", "oracle"):
         run_modules(HERE / folder, build, words, count)
     skipped = f", {count.skipped} skipped" if count.skipped else ""
     print(f"{count.passed} passed, {count.failed} failed{skipped}")
