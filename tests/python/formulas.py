@@ -22,7 +22,9 @@ def logsumexp_rows(z):
 
 
 def entmax_rows(z, alpha):
-    """Bisection on the threshold, for alpha above 1: 2 is sparsemax, 1.5 entmax-1.5."""
+    """Bisection on the threshold: alpha 2 is sparsemax, 1.5 entmax-1.5, 1 softmax."""
+    if alpha == 1:
+        return softmax_rows(z)
     live = np.isfinite(z)
     s = np.where(live, z, 0) * (alpha - 1)
     top = np.max(np.where(live, s, -INF), axis=-1, keepdims=True, initial=-INF)
@@ -42,6 +44,20 @@ def entmax_rows_backward(dy, y, alpha):
     total = s.sum(-1, keepdims=True)
     mean = np.divide((s * dy).sum(-1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
     return s * (dy - mean)
+
+
+def entmax_rows_slope(y, alpha):
+    """(the derivative of y to alpha, the same with every term positive), after Correia et al. 2019, proposition 3."""
+    log = np.log(np.where(y > 0, y, 1))
+    if alpha == 1:
+        terms = -y * log * log / 2, y * (y * log * log).sum(-1, keepdims=True) / 2
+    else:
+        share = np.where(y > 0, np.where(y > 0, y, 1) ** (2 - alpha), 0)
+        total = share.sum(-1, keepdims=True)
+        share = np.divide(share, total, out=np.zeros_like(share), where=total > 0)
+        a = alpha - 1
+        terms = y / a**2, -share / a**2, -y * log / a, share * (y * log).sum(-1, keepdims=True) / a
+    return sum(terms), sum(map(np.abs, terms))
 
 
 def softmax_rows_backward(dy, y):
@@ -226,6 +242,8 @@ class Attention:
         self.out = np.einsum("bhij,bhjd->bhid", self.p * self.kept, self.v)
         # docs/ACCURACY.md's A
         self.magnitude = np.max(np.where(self.live, size, 0), axis=-1, initial=0)
+        if sink is not None:
+            self.magnitude = np.maximum(self.magnitude, np.abs(sink[..., 0]))
         with_sink = self.s if sink is None else np.concatenate([self.s, np.broadcast_to(sink, s.shape[:-1] + (1,))], -1)
         self.lse = logsumexp_rows(with_sink)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -242,7 +260,10 @@ class Attention:
         ds = unweigh(dp, self.p, self.s, self.weighting, self.alpha)
         if dlse is not None:
             ds = ds + self.p * np.asarray(dlse, "f8")[..., None]
-        return self.spread(np.where(self.live, ds, 0), dp, dout, dlse)
+        grads = self.spread(np.where(self.live, ds, 0), dp, dout, dlse)
+        if self.weighting == "entmax":
+            grads["dalpha"] = (dp * entmax_rows_slope(self.p, self.alpha or 1.5)[0]).sum()
+        return grads
 
     def backward_sizes(self, dout, dlse=None):
         """The sums of the magnitudes of the terms that the gradients are sums of."""
@@ -256,6 +277,8 @@ class Attention:
         if self.score == "additive":
             self.tanh, self.w = np.abs(self.tanh), np.abs(self.w)
         sizes = self.spread(np.where(self.live, ds, 0), dp, dout, dlse, along=1)
+        if self.weighting == "entmax":
+            sizes["dalpha"] = (dp * entmax_rows_slope(self.p, self.alpha or 1.5)[1]).sum()
         self.q, self.k, self.score_weight, self.scale = signed
         return {name: np.abs(size) for name, size in sizes.items()}
 

@@ -5,6 +5,9 @@ import unittest
 
 from package import attn, missing, np
 
+if not missing:
+    import formulas
+
 
 @unittest.skipIf(missing, missing)
 class Attention(unittest.TestCase):
@@ -137,26 +140,61 @@ class Attention(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "dout is missing"):
             attn.attention_backward(None, self.q, self.k, self.v)
 
-    def test_what_the_library_lacks_raises_not_implemented(self):
-        """Each option reaches the library: it either answers or says that it is not built."""
-        self.assertTrue(issubclass(attn.Unsupported, NotImplementedError) and issubclass(attn.Unsupported, ValueError))
+    def test_every_score_weighting_sink_and_dropout_agrees_with_its_formula(self):
+        rng = np.random.default_rng(7)
+        plain = attn.attention(self.q, self.k, self.v)
         for options in (
-            {"score": "cosine"},
-            {"sinks": np.zeros(3, "f4")},
+            {"score": "additive", "score_weight": rng.standard_normal(8).astype("f4")},
+            {"score": "cosine", "scale": 4.0},
+            {"sinks": np.array([-1, 0, 3], "f4")},
             {"dropout": 0.5, "seed": 2**64 - 1},
+            {"weighting": "sigmoid"},
             {"weighting": "sparsemax"},
             {"weighting": "entmax15"},
+            {"weighting": "entmax"},
             {"weighting": "entmax", "alpha": 1.2},
+            {"weighting": "entmax", "alpha": 3.0},
             {"weighting": "relu2"},
             {"weighting": "hardmax"},
         ):
             with self.subTest(options=options):
-                try:
-                    changed = attn.attention(self.q, self.k, self.v, **options)
-                except NotImplementedError as error:
-                    self.assertIn("not built", str(error))
-                else:
-                    self.assertFalse(np.array_equal(changed, attn.attention(self.q, self.k, self.v)))
+                right = formulas.Attention(self.q, self.k, self.v, **options)
+                out = attn.attention(self.q, self.k, self.v, **options)
+                self.assertFalse(np.array_equal(out, plain))
+                np.testing.assert_allclose(out, right.out, rtol=1e-5, atol=1e-5)
+                grads = attn.attention_backward(self.dout, self.q, self.k, self.v, **options)
+                for name, exact in right.backward(self.dout).items():
+                    np.testing.assert_allclose(getattr(grads, name), exact, rtol=1e-4, atol=2e-5, err_msg=name)
+                    self.assertEqual(np.shape(getattr(grads, name)), exact.shape)
+
+    def test_the_gradient_of_alpha_is_one_number_a_slope_and_only_entmax_s(self):
+        q, k, v, dout = (t.astype("f8") for t in (self.q, self.k, self.v, self.dout))
+        for alpha in (1.0, 1.3, 1.5, 1.9, 2.5):
+            dalpha = attn.attention_backward(dout, q, k, v, weighting="entmax", alpha=alpha, wanted="dalpha").dalpha
+            self.assertEqual((type(dalpha), np.shape(dalpha)), (np.float64, ()))
+            out = [attn.attention(q, k, v, weighting="entmax", alpha=alpha + h) for h in ((0, 1e-6) if alpha == 1 else (-1e-6, 1e-6))]
+            slope = ((out[1] - out[0]) * dout).sum() / (1e-6 if alpha == 1 else 2e-6)
+            np.testing.assert_allclose(dalpha, slope, rtol=1e-4, atol=1e-5)
+        self.assertIs(type(attn.attention_backward(self.dout, self.q, self.k, self.v, weighting="entmax").dalpha), np.float32)
+        self.assertIsNone(attn.attention_backward(dout, q, k, v, weighting="entmax15").dalpha)
+
+    def test_sinks_and_seeds_are_the_caller_s(self):
+        sinks = np.array([-1.0, 0.5, 2.0], "f4")
+        seen = attn.attention(self.q, self.k, self.v, sinks=sinks, see="lse")[1]
+        plain = attn.attention(self.q, self.k, self.v, see="lse")[1]
+        np.testing.assert_allclose(seen.lse, np.logaddexp(plain.lse, sinks[None, :, None]), rtol=1e-6)
+        one, again, other = (attn.attention(self.q, self.k, self.v, dropout=0.4, seed=s) for s in (5, 5, 6))
+        self.assertEqual(one.tobytes(), again.tobytes())
+        self.assertNotEqual(one.tobytes(), other.tobytes())
+        self.refused(ValueError, "sinks", sinks=sinks[:2])
+        self.refused(ValueError, "sinks", sinks=sinks, weighting="sigmoid")
+        self.refused(ValueError, "alpha is 0.5", weighting="entmax", alpha=0.5)
+        self.refused(ValueError, "alpha", weighting="entmax15", alpha=1.5)
+
+    def test_unsupported_is_both_kinds_of_error(self):
+        self.assertTrue(issubclass(attn.Unsupported, NotImplementedError) and issubclass(attn.Unsupported, ValueError))
+        with self.assertRaisesRegex(attn.Unsupported, "v is f64 and q is f32: a mixture of dtypes is not built in this version"):
+            attn.attention(self.q, self.k, self.v.astype("f8"))
 
 
 if __name__ == "__main__":
