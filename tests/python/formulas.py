@@ -40,6 +40,8 @@ def entmax_rows(z, alpha):
 
 
 def entmax_rows_backward(dy, y, alpha):
+    if alpha == 1:
+        return softmax_rows_backward(dy, y)
     s = np.where(y > 0, np.where(y > 0, y, 1) ** (2 - alpha), 0)
     total = s.sum(-1, keepdims=True)
     mean = np.divide((s * dy).sum(-1, keepdims=True), total, out=np.zeros_like(total), where=total > 0)
