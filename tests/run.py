@@ -6,8 +6,8 @@
                                                   --quick: one instruction set, no oracles (for sanitizers)
 
 Test programs (cmocka) lie in BUILD/tests. Those of the core run once for each instruction set this machine has. Tests of the
-program, of the Python package (BUILD/python) and of the build are unittest modules in tests/cli, tests/python and tests/build; those
-in tests/oracle compare with other libraries and run where these can be imported.
+program, of the Python package (BUILD/python) and of the build are unittest modules in tests/cli, tests/python and tests/build;
+those in tests/oracle compare with other libraries and run where these can be imported. Without NumPy what needs it is skipped.
 """
 import argparse
 import os
@@ -21,7 +21,8 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 LIMIT = 900  # seconds for one test program
 # Test programs of the core whose results depend on the instruction set.
-LEVELLED = re.compile(r"test_(attention|softmax|entmax|cross_entropy|linear|top_k|sample|rope|gate|matmul|norm|activation|embedding|adamw|elementwise)")
+LEVELLED = re.compile(r"test_(attention|softmax|entmax|cross_entropy|linear|top_k|sample|rope|gate|matmul|norm|activation|embedding|"
+                      r"adamw|elementwise)")
 
 
 class Count:

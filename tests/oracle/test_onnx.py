@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conformance with ONNX: the cases that the onnx package's own backend test makes for operators that we have.
 
-Every case that can be said in our words has to pass within rtol 1e-3 and atol 1e-7 (bfloat16: two units in the last place, for
-the expected values are rounded to it at every step). What cannot be said is listed with the reason. Norms go through the C library.
+Every case that can be said in our words has to pass within rtol 1e-3 and atol 1e-7 (bfloat16: two units in the last place, for the
+expected values are rounded to it at every step). What cannot be said is listed with the reason. Norms go through the C library.
 """
 
 import ctypes
@@ -35,8 +35,8 @@ RTOL, ATOL = 1e-3, 1e-7
 # By operator. That each reason is true of each of its cases, test_what_is_left_out_cannot_be_said holds.
 LEFT_OUT = {
     "Hardmax": "there is no such operation on rows, it is a weighting of attention alone, and held to the same cases there",
-    "NegativeLogLikelihoodLoss": "its input is no log-probability of anything (its exponentials do not sum to 1), and attn.cross_entropy"
-    " normalises what it is given",
+    "NegativeLogLikelihoodLoss": "its input is no log-probability of anything (its exponentials do not sum to 1), and"
+    " attn.cross_entropy normalises what it is given",
 }
 
 

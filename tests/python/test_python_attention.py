@@ -172,8 +172,9 @@ class Attention(unittest.TestCase):
         for alpha in (1.0, 1.3, 1.5, 1.9, 2.5):
             dalpha = attn.attention_backward(dout, q, k, v, weighting="entmax", alpha=alpha, wanted="dalpha").dalpha
             self.assertEqual((type(dalpha), np.shape(dalpha)), (np.float64, ()))
-            out = [attn.attention(q, k, v, weighting="entmax", alpha=alpha + h) for h in ((0, 1e-6) if alpha == 1 else (-1e-6, 1e-6))]
-            slope = ((out[1] - out[0]) * dout).sum() / (1e-6 if alpha == 1 else 2e-6)
+            below, above = (0 if alpha == 1 else -1e-6), 1e-6
+            low, high = (attn.attention(q, k, v, weighting="entmax", alpha=alpha + h) for h in (below, above))
+            slope = ((high - low) * dout).sum() / (above - below)
             np.testing.assert_allclose(dalpha, slope, rtol=1e-4, atol=1e-5)
         self.assertIs(type(attn.attention_backward(self.dout, self.q, self.k, self.v, weighting="entmax").dalpha), np.float32)
         self.assertIsNone(attn.attention_backward(dout, q, k, v, weighting="entmax15").dalpha)
