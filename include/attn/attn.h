@@ -195,8 +195,8 @@ ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const 
 
 /* The same loss of logits = x weight^T + bias, without ever holding the n x classes logits: blocks of rows meet blocks of
  * classes, whose sums of exponentials are joined as they come (Milakov and Gimelshein 2018), and what a strip of rows needs for
- * the gradients is kept or computed again. With dz the gradient to the logits: dx = dz weight, dweight = dz^T x, dbias = the sum of dz over the
- * rows. A row that is ignored is never multiplied: NaN in its x leaves no trace. */
+ * the gradients is kept or computed again. With dz the gradient to the logits: dx = dz weight, dweight = dz^T x, dbias = the sum
+ * of dz over the rows. A row that is ignored is never multiplied: NaN in its x leaves no trace. */
 typedef struct attn_linear_cross_entropy_args {
     uint32_t    flags;          /* ATTN_IGNORE_SET: `ignore_index` counts */
     int32_t     reduction;      /* ATTN_MEAN, ATTN_SUM, ATTN_NONE */
@@ -214,7 +214,8 @@ typedef struct attn_linear_cross_entropy_args {
 
 /* Bytes a call needs with n_threads; reads shapes, dtypes and options, never data. With gradients, F32 and F64: at most 32 MiB,
  * some 5 MiB, 3 elements * 256 * dim, 32 bytes for each class (up to 128 beside a large dim), and some 2 MiB for each thread,
- * however many rows there are. 0: a call that would be refused (the call itself says why); SIZE_MAX: more than can be addressed. */
+ * however many rows there are. 0: a call that would be refused (the call itself says why); SIZE_MAX: more than can be
+ * addressed. */
 ATTN_API size_t attn_linear_cross_entropy_workspace(const attn_linear_cross_entropy_args *a, int32_t n_threads);
 /* A label that is no class is ATTN_BAD_ARGUMENT, naming the first such row. */
 ATTN_API attn_status attn_linear_cross_entropy(const attn_linear_cross_entropy_args *a, const attn_exec *exec);

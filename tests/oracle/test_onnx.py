@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conformance with ONNX: the cases that the onnx package's own backend test makes for operators that we have.
 
-Every case that can be said in our words has to pass within rtol 1e-3 and atol 1e-7 (bfloat16: two units in the last place, for the
-expected values are rounded to it at every step). What cannot be said is listed with the reason. Norms go through the C library.
+Every case that can be said in our words has to pass within rtol 1e-3 and atol 1e-7 (bfloat16: two units in the last place, for
+the expected values are rounded to it at every step). What cannot be said is listed with the reason. Norms go through the C
+library.
 """
 
 import ctypes
