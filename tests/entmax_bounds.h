@@ -74,7 +74,8 @@ static inline void entmax_truth(double alpha, const long double *z, int64_t n, l
 }
 
 /* With a = alpha - 1, |y^a - p^a| / a in units of u (1 + max - z): how far the scores would have to be changed to give y. For alpha 1
- * that is |log y - log p|. 0 below the normal range. */
+ * that is |log y - log p|; beyond alpha 2, where weights rise from 0 as steeply as a root, in units four times as large. 0 below
+ * the normal range. */
 static inline double entmax_units(double alpha, int32_t dtype, long double distance, long double p, double y) {
     long double a = (long double)alpha - 1, error;
     if (fabsl(y - p) <= smallest_of(dtype)) return 0;
@@ -82,7 +83,7 @@ static inline double entmax_units(double alpha, int32_t dtype, long double dista
         error = alpha == 1 ? INFINITY : powl(y + p, a) / a;
     else
         error = alpha == 1 ? fabsl(logl(y / p)) : powl(p, a) * fabsl(expm1l(a * logl(y / p))) / a;
-    return (double)(error / (unit_of(dtype) * (1 + distance)));
+    return (double)(error / (unit_of(dtype) * (1 + distance) * (a > 1 ? 4 : 1)));
 }
 
 #endif

@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 LIMIT = 900  # seconds for one test program
 # Test programs of the core whose results depend on the instruction set.
 LEVELLED = re.compile(r"test_(attention|softmax|entmax|cross_entropy|linear|top_k|sample|rope|gate|matmul|norm|activation|"
-                      r"embedding|adamw|elementwise)")
+                      r"embedding|adamw|muon|elementwise)")
 
 
 class Count:
