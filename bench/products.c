@@ -5,7 +5,9 @@
  *     bench_products [-t THREADS] [-s SECONDS] [PROBLEM ...]        ATTN_ISA lowers the instruction set
  *
  * A problem is a string: gemm:m1024n1024k1024,f32[,prepacked][,weight][,gradient][,gelu]. Plain: a [m, k] and b [k, n] are row-major.
- * weight: b is the transpose of [n, k], as models store it, with a bias. gradient: a is the transpose of [k, m], and c is added to. */
+ * weight: b is the transpose of [n, k], as models store it, with a bias. gradient: a is the transpose of [k, m], and c is added to.
+ * Or linear-cross-entropy:n4096d512c32768,f32[,loss], loss and gradients to x, weight and bias: three products, logits, dx and dweight,
+ * 6 n d c operations; with `loss` the loss alone, one product. */
 #define _POSIX_C_SOURCE 200809L
 #include "src/kernels/kernels.h"
 
@@ -35,6 +37,8 @@ static const char *const default_problems[] = {
     "gemm:m256n64k272,f32,gradient",
     "gemm:m8n512k512,f32,weight,prepacked",
     "gemm:m64n512k512,f32,weight",
+    "linear-cross-entropy:n4096d512c32768,f32",
+    "linear-cross-entropy:n4096d512c32768,f32,loss",
 };
 
 static double read_clock(clockid_t clock) {
@@ -48,16 +52,20 @@ static double busy(const attn_exec *exec) { return read_clock(exec->n_threads > 
 /* ---- problems ---------------------------------------------------------------------------------------------- */
 
 typedef struct problem {
-    int64_t m, n, k;
+    int64_t m, n, k; /* of a linear cross-entropy: rows, classes, dim */
     int32_t dtype;
     bool prepacked, weight, gradient, gelu;
+    bool linear, loss;
 } problem;
 
 static bool read_problem(const char *text, problem *p) {
     int used = 0;
     long long m = 0, n = 0, k = 0;
     *p = (problem){ .dtype = ATTN_F32 };
-    if (sscanf(text, "gemm:m%lldn%lldk%lld%n", &m, &n, &k, &used) != 3 || m < 1 || n < 1 || k < 1) return false;
+    p->linear = strncmp(text, "linear-", 7) == 0;
+    int found = p->linear ? sscanf(text, "linear-cross-entropy:n%lldd%lldc%lld%n", &m, &k, &n, &used)
+                          : sscanf(text, "gemm:m%lldn%lldk%lld%n", &m, &n, &k, &used);
+    if (found != 3 || m < 1 || n < 1 || k < 1) return false;
     p->m = m;
     p->n = n;
     p->k = k;
@@ -75,6 +83,8 @@ static bool read_problem(const char *text, problem *p) {
             p->gradient = true;
         else if (!strcmp(word, "gelu"))
             p->gelu = true;
+        else if (!strcmp(word, "loss"))
+            p->loss = true;
         else if (strcmp(word, "f32") != 0)
             return false;
     }
@@ -100,7 +110,15 @@ static attn_tensor random_matrix(int32_t dtype, int64_t rows, int64_t columns) {
     return attn_dense(dtype, data, 2, (int64_t[]){ rows, columns });
 }
 
-static attn_matmul_args prepare(const problem *p) {
+/* What is repeated. */
+typedef struct call {
+    bool linear;
+    attn_matmul_args product;
+    attn_linear_cross_entropy_args loss;
+    double flops;
+} call;
+
+static attn_matmul_args prepare_product(const problem *p) {
     attn_matmul_args a = { .c = random_matrix(p->dtype, p->m, p->n), .activation = p->gelu ? ATTN_GELU : ATTN_IDENTITY };
     a.a = p->gradient ? attn_transposed(random_matrix(p->dtype, p->k, p->m)) : random_matrix(p->dtype, p->m, p->k);
     a.b = p->weight ? attn_transposed(random_matrix(p->dtype, p->n, p->k)) : random_matrix(p->dtype, p->k, p->n);
@@ -114,12 +132,46 @@ static attn_matmul_args prepare(const problem *p) {
     return a;
 }
 
-static void release(const attn_matmul_args *a) {
-    free(a->a.data);
-    free(a->b.data);
-    free(a->c.data);
-    free(a->bias.data);
-    free((void *)a->packed);
+static attn_linear_cross_entropy_args prepare_loss(const problem *p) {
+    attn_linear_cross_entropy_args a = { .x = random_matrix(p->dtype, p->m, p->k),
+                                         .weight = random_matrix(p->dtype, p->n, p->k) };
+    int64_t *labels = get_memory((size_t)p->m * sizeof *labels), one = 1;
+    for (int64_t i = 0; i < p->m; i++) labels[i] = i * 7919 % p->n;
+    a.labels = attn_dense(ATTN_I64, labels, 1, &p->m);
+    a.loss = attn_dense(ATTN_F64, get_memory(sizeof(double)), 1, &one);
+    a.bias = attn_dense(p->dtype, random_matrix(p->dtype, 1, p->n).data, 1, &p->n);
+    if (p->loss) return a;
+    a.dx = random_matrix(p->dtype, p->m, p->k);
+    a.dweight = random_matrix(p->dtype, p->n, p->k);
+    a.dbias = attn_dense(p->dtype, random_matrix(p->dtype, 1, p->n).data, 1, &p->n);
+    return a;
+}
+
+static call prepare(const problem *p) {
+    call c = { .linear = p->linear, .flops = 2.0 * (double)p->m * (double)p->n * (double)p->k };
+    if (p->linear)
+        c.loss = prepare_loss(p);
+    else
+        c.product = prepare_product(p);
+    if (p->linear && !p->loss) c.flops *= 3;
+    return c;
+}
+
+static attn_status make(const call *c, const attn_exec *exec) {
+    return c->linear ? attn_linear_cross_entropy(&c->loss, exec) : attn_matmul(&c->product, exec);
+}
+static size_t workspace_of(const call *c, int32_t threads) {
+    return c->linear ? attn_linear_cross_entropy_workspace(&c->loss, threads) : attn_matmul_workspace(&c->product, threads);
+}
+
+static void release(const call *c) {
+    const attn_linear_cross_entropy_args *l = &c->loss;
+    void *const memory[] = {
+        c->product.a.data, c->product.b.data, c->product.c.data, c->product.bias.data, (void *)c->product.packed,
+        l->x.data,         l->weight.data,    l->bias.data,      l->labels.data,       l->loss.data,
+        l->dx.data,        l->dweight.data,   l->dbias.data
+    };
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) free(memory[i]);
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------- */
@@ -146,16 +198,16 @@ static bool run(const char *name, const problem *p, attn_exec *exec, double seco
     static double times[MOST], fractions[MOST];
     const attn_kernels *k = attn_kernels_for(p->dtype);
     int32_t threads = exec->n_threads > 1 ? exec->n_threads : 1;
-    attn_matmul_args a = prepare(p);
-    exec->workspace_size = attn_matmul_workspace(&a, threads);
+    call c = prepare(p);
+    exec->workspace_size = workspace_of(&c, threads);
     exec->workspace = get_memory(exec->workspace_size);
-    double flops = 2.0 * (double)p->m * (double)p->n * (double)p->k, peak = 0, before = measure_peak(&k->attention);
+    double flops = c.flops, peak = 0, before = measure_peak(&k->attention);
     double end = read_clock(CLOCK_MONOTONIC) + seconds;
     int n = 0, repeats = 1 + (int)(4e6 / flops);
     for (; n < MOST && (n < 3 || read_clock(CLOCK_MONOTONIC) < end); n++) {
         double t = busy(exec);
         for (int i = 0; i < repeats; i++)
-            if (attn_matmul(&a, exec)) return fprintf(stderr, "%s: %s\n", name, attn_last_error()), false;
+            if (make(&c, exec)) return fprintf(stderr, "%s: %s\n", name, attn_last_error()), false;
         times[n] = (busy(exec) - t) / repeats;
         double after = measure_peak(&k->attention), beside = (before + after) / 2 * threads;
         fractions[n] = flops * 1e-9 / times[n] / beside;
@@ -168,7 +220,7 @@ static bool run(const char *name, const problem *p, attn_exec *exec, double seco
            flops / times[0] * 1e-9, peak, 100 * fractions[n / 2]);
     fflush(stdout);
     free(exec->workspace);
-    release(&a);
+    release(&c);
     return true;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Replays what torch says of the softmax family and of cross-entropy in float64 (tests/oracle/make_softmax.py): every combination
+/* Replays what torch says of the softmax family, of cross-entropy and of linear cross-entropy in float64 (tests/oracle/make_softmax.py): every combination
  * of options, losses and gradients; in float32 too. ATTN_ORACLE_SOFTMAX names another file than the one in the repository. */
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -99,6 +99,43 @@ static void replay_cross_entropy(void) {
     }
 }
 
+static void replay_linear_cross_entropy(void) {
+    long long n, classes, dim, ignore_index;
+    int soft, weighted, reduction;
+    double smoothing, z_loss;
+    assert_int_equal(fscanf(oracle, "%lld %lld %lld %d %d %lf %lf %d %lld", &n, &classes, &dim, &soft, &weighted, &smoothing,
+                            &z_loss, &reduction, &ignore_index),
+                     9);
+    attn_tensor x = read_tensor(ATTN_F64, 2, n, dim), weight = read_tensor(ATTN_F64, 2, classes, dim);
+    attn_tensor bias = read_tensor(ATTN_F64, 1, classes, 0), class_weight = { 0 };
+    attn_tensor labels = read_tensor(soft ? ATTN_F64 : ATTN_I64, soft ? 2 : 1, n, classes);
+    if (weighted) class_weight = read_tensor(ATTN_F64, 1, classes, 0);
+    attn_tensor loss = read_tensor(ATTN_F64, 1, reduction == ATTN_NONE ? n : 1, 0), dx = read_tensor(ATTN_F64, 2, n, dim);
+    attn_tensor dweight = read_tensor(ATTN_F64, 2, classes, dim), dbias = read_tensor(ATTN_F64, 1, classes, 0);
+    for (int d = 0; d < 2; d++) {
+        int32_t dtype = d ? ATTN_F32 : ATTN_F64;
+        attn_linear_cross_entropy_args a = { .flags = ATTN_IGNORE_SET,
+                                             .reduction = reduction,
+                                             .x = dense_copy(x, dtype),
+                                             .weight = dense_copy(weight, dtype),
+                                             .bias = dense_copy(bias, dtype),
+                                             .labels = soft ? dense_copy(labels, dtype) : labels,
+                                             .loss = like(loss, dtype),
+                                             .dx = like(dx, dtype),
+                                             .dweight = like(dweight, dtype),
+                                             .dbias = like(dbias, dtype),
+                                             .ignore_index = ignore_index,
+                                             .label_smoothing = smoothing,
+                                             .z_loss = z_loss };
+        if (weighted) a.class_weight = dense_copy(class_weight, dtype);
+        assert_ok(attn_linear_cross_entropy(&a, NULL));
+        assert_close(a.loss, loss);
+        assert_close(a.dx, dx);
+        assert_close(a.dweight, dweight);
+        assert_close(a.dbias, dbias);
+    }
+}
+
 static void the_softmax_family_and_its_losses_are_torchs(void **state) {
     (void)state;
     char kind[32];
@@ -113,12 +150,14 @@ static void the_softmax_family_and_its_losses_are_torchs(void **state) {
             replay_logsumexp();
         else if (!strcmp(kind, "cross-entropy"))
             replay_cross_entropy();
+        else if (!strcmp(kind, "linear-cross-entropy"))
+            replay_linear_cross_entropy();
         else
             fail_msg("no case is called %s", kind);
         free_blocks(NULL);
     }
     fclose(oracle);
-    assert_true(cases >= 100);
+    assert_true(cases >= 200);
 }
 
 int main(void) {

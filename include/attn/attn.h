@@ -126,9 +126,11 @@ enum { ATTN_SCALE_SET = 1, ATTN_WINDOW = 2, ATTN_IGNORE_SET = 4 };
  *   ATTN_LOG_SOFTMAX  y_j = (z_j - m) - log sum_k exp(z_k - m), never log(softmax); -inf where masked
  *   ATTN_SOFTMIN      the softmax of -z; +inf in z then masks
  *   logsumexp         m + log sum_k exp(z_k - m); -inf of a row without live entries
- * A live NaN, and for softmax and log-softmax a live +inf of z, makes all live entries of its own row NaN.
- * Not built yet: ATTN_SPARSEMAX (Martins and Astudillo 2016), ATTN_ENTMAX15 and ATTN_ENTMAX (Peters et al. 2019),
- * ATTN_GUMBEL_SOFTMAX (Jang et al. 2017). */
+ *   ATTN_ENTMAX       y_j = [(alpha - 1) z_j - tau]_+^(1/(alpha-1)), tau so that the row sums to 1 (Peters et al. 2019); alpha 1
+ *                     is softmax, 1.5 ATTN_ENTMAX15, 2 ATTN_SPARSEMAX (Martins and Astudillo 2016)
+ *   ATTN_GUMBEL_SOFTMAX  softmax of (z + g) / temperature, g = -log(-log(u)) with u from the seed and from where j stands in x
+ *                     (Jang et al. 2017)
+ * A live NaN, and for all but softmin and logsumexp a live +inf of z, makes all live entries of its own row NaN. */
 enum { ATTN_SOFTMAX = 0, ATTN_LOG_SOFTMAX, ATTN_SOFTMIN, ATTN_SPARSEMAX, ATTN_ENTMAX15, ATTN_ENTMAX, ATTN_GUMBEL_SOFTMAX };
 
 typedef struct attn_softmax_args {
@@ -138,9 +140,9 @@ typedef struct attn_softmax_args {
     attn_tensor mask;           /* optional ATTN_BOOL, broadcasts to x from the right: true = live; a masked x never counts */
     attn_tensor bias;           /* optional, x's dtype or F32, broadcasts to x, added to scale * x; -inf masks */
     double      scale;          /* default 1; finite */
-    double      alpha;          /* ATTN_ENTMAX: default 1.5 (not built yet, as are the next three) */
-    double      temperature;    /* ATTN_GUMBEL_SOFTMAX: default 1 */
-    int32_t     hard;           /* ATTN_GUMBEL_SOFTMAX: y is one-hot */
+    double      alpha;          /* ATTN_ENTMAX: 1 or more, default 1.5; with another op an error, as are the next two */
+    double      temperature;    /* ATTN_GUMBEL_SOFTMAX: above 0, default 1 */
+    int32_t     hard;           /* ATTN_GUMBEL_SOFTMAX: y is one-hot, 1 at the first largest */
     uint64_t    seed;           /* of ATTN_GUMBEL_SOFTMAX's noise */
     uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_softmax_args;
@@ -148,16 +150,17 @@ typedef struct attn_softmax_args {
 typedef struct attn_softmax_grads {
     attn_tensor dy;             /* in, the shape of y: the loss's gradient to it; y's dtype or F32 */
     attn_tensor dx;             /* out, the shape of x, its dtype or F32; may be dy */
-    attn_tensor dalpha;         /* out, optional, ATTN_ENTMAX: one F32 or F64 (not built yet: ATTN_BAD_ARGUMENT) */
+    attn_tensor dalpha;         /* out, optional, ATTN_ENTMAX: one F32 or F64 */
     uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_softmax_grads;
 
 /* None of these needs a workspace. Rows of more than 256 elements that do not lie densely are worked on in a lent one that is
  * large enough, else in memory of the call's own; a lent one that is too small is left alone, and nothing is allocated. */
 ATTN_API attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec);
-/* dx_j = scale y_j (dy_j - sum_k y_k dy_k); for log-softmax scale (dy_j - exp(y_j) sum_k dy_k); 0 where y has no weight. Reads y
- * (the forward's result; for ATTN_GUMBEL_SOFTMAX the soft one), op, flags and scale; of x, where it is given, only its shape and
- * dtype. */
+/* dx_j = scale y_j (dy_j - sum_k y_k dy_k), for gumbel-softmax over the temperature; for log-softmax
+ * scale (dy_j - exp(y_j) sum_k dy_k); for entmax scale r_j (dy_j - sum_k r_k dy_k / sum_k r_k), r = y^(2 - alpha) where y > 0;
+ * 0 where y has no weight. Reads y (the forward's result; for ATTN_GUMBEL_SOFTMAX the soft one), op, flags, scale, alpha and
+ * temperature; of x, where it is given, only its shape and dtype. */
 ATTN_API attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec);
 /* y: the shape of x without its last axis ([1] or rank 0 for x of rank 1); x's dtype or F32. */
 ATTN_API attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec);
@@ -189,6 +192,33 @@ typedef struct attn_cross_entropy_args {
 
 /* A label that is no class is ATTN_BAD_ARGUMENT, naming the first such row. Needs no workspace. */
 ATTN_API attn_status attn_cross_entropy(const attn_cross_entropy_args *a, const attn_exec *exec);
+
+/* The same loss of logits = x weight^T + bias, without ever holding the n x classes logits: blocks of rows meet blocks of
+ * classes, whose sums of exponentials are joined as they come (Milakov and Gimelshein 2018), and what a strip of rows needs for
+ * the gradients is kept or computed again. With dz the gradient to the logits: dx = dz weight, dweight = dz^T x, dbias = the sum
+ * of dz over the rows. A row that is ignored is never multiplied: NaN in its x leaves no trace. */
+typedef struct attn_linear_cross_entropy_args {
+    uint32_t    flags;          /* ATTN_IGNORE_SET: `ignore_index` counts */
+    int32_t     reduction;      /* ATTN_MEAN, ATTN_SUM, ATTN_NONE */
+    attn_tensor x;              /* [n, dim], a float dtype. Floats here and below: x's dtype or F32 */
+    attn_tensor weight;         /* [classes, dim] */
+    attn_tensor bias;           /* optional [classes] */
+    attn_tensor labels;         /* I32 or I64 [n], each in [0, classes) or ignored; or float [n, classes], any numbers */
+    attn_tensor class_weight;   /* optional [classes]; default ones */
+    attn_tensor loss;           /* out: rank 0 or [1]; [n] with ATTN_NONE. F64 too */
+    attn_tensor dx, dweight, dbias; /* out, each optional: the shapes of x, weight, bias; dbias without a bias too: [classes] */
+    int64_t     ignore_index;   /* rows with this label cost nothing; -100 unless ATTN_IGNORE_SET */
+    double      label_smoothing, z_loss; /* from 0 to 1; any finite number. Default 0 */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_linear_cross_entropy_args;
+
+/* Bytes a call needs with n_threads; reads shapes, dtypes and options, never data. With gradients, F32 and F64: at most 32 MiB,
+ * some 5 MiB, 3 elements * 256 * dim, 32 bytes for each class (up to 128 beside a large dim), and some 2 MiB for each thread,
+ * however many rows there are. 0: a call that would be refused (the call itself says why); SIZE_MAX: more than can be
+ * addressed. */
+ATTN_API size_t attn_linear_cross_entropy_workspace(const attn_linear_cross_entropy_args *a, int32_t n_threads);
+/* A label that is no class is ATTN_BAD_ARGUMENT, naming the first such row. */
+ATTN_API attn_status attn_linear_cross_entropy(const attn_linear_cross_entropy_args *a, const attn_exec *exec);
 
 /* ---- attention ------------------------------------------------------------------------------------------ */
 

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static double target_at(const ref_target *t, int64_t c) {
+double ref_target_at(const ref_target *t, int64_t c) {
     double w = t->weight.data ? ref_get(t->weight, c) : 1, spread = t->smoothing / (double)t->classes;
     if (t->soft.data) return w * ((1 - t->smoothing) * ref_get(t->soft, c) + spread);
     return w * ((c == t->label ? 1 - t->smoothing : 0) + spread);
@@ -22,16 +22,16 @@ double ref_cross_entropy(const ref_target *t) {
     for (int64_t c = 0; c < t->classes; c++) {
         /* A hard target without smoothing has one term: a logit of -inf elsewhere is a class that is ruled out. */
         if (!t->soft.data && t->smoothing == 0 && c != t->label) continue;
-        loss -= target_at(t, c) * (ref_get(t->logits, c) - lse);
+        loss -= ref_target_at(t, c) * (ref_get(t->logits, c) - lse);
     }
     return loss + t->z_loss * lse * lse;
 }
 
 void ref_cross_entropy_backward(const ref_target *t, double factor, ref_vector dlogits) {
     double lse = lse_of(t), total = 2 * t->z_loss * lse;
-    for (int64_t c = 0; c < t->classes; c++) total += target_at(t, c);
+    for (int64_t c = 0; c < t->classes; c++) total += ref_target_at(t, c);
     for (int64_t c = 0; c < t->classes; c++) {
         double p = isfinite(lse) ? exp(ref_get(t->logits, c) - lse) : NAN;
-        ref_put(dlogits, c, factor * (total * p - target_at(t, c)));
+        ref_put(dlogits, c, factor * (total * p - ref_target_at(t, c)));
     }
 }

@@ -17,6 +17,8 @@ typedef struct ref_target {
     double smoothing, z_loss;
 } ref_target;
 
+/* t_c; reads no logits. */
+double ref_target_at(const ref_target *t, int64_t c);
 double ref_cross_entropy(const ref_target *t);
 /* dlogits_c = factor * ((sum_k t_k) p_c - t_c + 2 z_loss lse p_c). dlogits may be logits. */
 void ref_cross_entropy_backward(const ref_target *t, double factor, ref_vector dlogits);

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -71,8 +72,9 @@ class Headers(Folder):
 
 class Sources(unittest.TestCase):
     def test_every_source_file_is_listed_once_and_every_listed_one_is_there(self):
-        listed = re.findall(r"\b(?:src|io|nn|explain|cli)/[\w/]+\.c\b", (ROOT / "CMakeLists.txt").read_text())
-        there = [str(p.relative_to(ROOT)) for folder in ("src", "io", "nn", "explain", "cli") for p in (ROOT / folder).rglob("*.c")]
+        listed = re.findall(r"\b(?:src|io|nn|explain|cli|python/binding)/[\w/]+\.c\b", (ROOT / "CMakeLists.txt").read_text())
+        there = [str(p.relative_to(ROOT)) for folder in ("src", "io", "nn", "explain", "cli", "python/binding")
+                 for p in (ROOT / folder).rglob("*.c")]
         self.assertEqual(sorted(listed), sorted(there))
 
 
@@ -111,7 +113,7 @@ class Library(Folder):
         self.assertLessEqual(needed, allowed)
 
     def test_folders_above_the_core_include_only_its_public_headers(self):
-        for folder in ("io", "nn", "explain", "cli"):
+        for folder in ("io", "nn", "explain", "cli", "python/binding"):
             for path in glob.glob(f"{ROOT}/{folder}/**/*.[ch]", recursive=True):
                 for include in re.findall(r'#include "([^"]+)"', pathlib.Path(path).read_text()):
                     self.assertFalse(include.startswith("src/") or ".." in include or (ROOT / "src" / include).exists(),
@@ -139,6 +141,44 @@ class Installed(Folder):
         run("cmake", "-S", self.folder, "-B", self.folder / "b", f"-DCMAKE_PREFIX_PATH={self.prefix}")
         run("cmake", "--build", self.folder / "b")
         self.assertEqual(run(self.folder / "b/program"), "0.0900 0.2447 0.6652\n")
+
+
+def python_with_what_pip_needs():
+    """An interpreter whose own packages let pip build without a network, this one or the system's; None where neither does."""
+    program = "import numpy, setuptools, wheel, venv, sysconfig, os; assert os.path.exists(sysconfig.get_path('include') + '/Python.h')"
+    for python in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3"):
+        if os.path.exists(python) and subprocess.run([python, "-c", program], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+class PythonPackage(Folder):
+    @unittest.skipUnless(python_with_what_pip_needs(), "setuptools, wheel, venv, NumPy and Python's headers are not all there")
+    def test_pip_installs_it_with_the_compiler_alone(self):
+        """From a copy of what the repository holds: neither CMake nor a network nor anything built before has a part in it."""
+        source, venv = self.folder / "source", self.folder / "venv"
+        for name in ("src", "include", "python"):
+            shutil.copytree(ROOT / name, source / name)
+        for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "CMakeLists.txt", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, source / name)
+        run(python_with_what_pip_needs(), "-m", "venv", "--system-site-packages", venv)
+        run(venv / "bin/pip", "install", "-q", "--no-build-isolation", "--no-index", "--no-deps", source)
+        library, = venv.glob("lib/*/site-packages/attn/_core.abi3.so")
+        names = {line.split()[-1] for line in run("nm", "-D", "--defined-only", library).splitlines()}
+        self.assertEqual(names - {"_init", "_fini"}, {"PyInit__core"})
+        needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-d", library)))
+        self.assertLessEqual(needed, {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"})
+        self.assertEqual({p.name for p in library.parent.iterdir()} >= {"__init__.pyi", "py.typed"}, True)
+        program = "import attn; print(attn.softmax([1.0, 2.0, 3.0]), attn.__file__)"
+        self.assertEqual(run(venv / "bin/python", "-c", program, cwd=self.folder, env={**os.environ, "PYTHONPATH": ""}),
+                         f"[0.09003057 0.24472847 0.66524096] {library.parent / '__init__.py'}\n")
+
+    @unittest.skipUnless((BUILD / "python/attn/_core.abi3.so").exists(), "the Python package is not built")
+    def test_uses_nothing_beyond_the_limited_api_of_3_11(self):
+        """The compiler refuses functions that are not in it; of private names these four are."""
+        used = {line.split()[-1] for line in run("nm", "-D", "--undefined-only", BUILD / "python/attn/_core.abi3.so").splitlines()}
+        self.assertEqual({n for n in used if n.startswith("_Py")} -
+                         {"_PyObject_CallFunction_SizeT", "_Py_BuildValue_SizeT", "_Py_Dealloc", "_Py_NoneStruct"}, set())
 
 
 class Readme(Folder):

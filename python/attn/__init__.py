@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Softmax and attention for CPUs: fast, exact and visible.
+
+NumPy arrays in, NumPy arrays out; anything else with ``__dlpack__`` on the CPU (PyTorch, JAX) in, the same kind out. Nothing is
+copied on the way in or out, whatever the strides. dtypes: float32, float64, float16, and bfloat16 (in NumPy that of ml_dtypes).
+What NumPy can make an array of, like a list of numbers, is taken as that array.
+
+Errors: ValueError for shapes and values that do not fit; TypeError for what is no array, no number, or of another dtype;
+Unsupported, which is both a NotImplementedError and a ValueError, for what this version has not built; MemoryError. The messages
+name the argument, what it holds and what it should hold; nothing was written.
+
+The GIL is released while computing. Work is shared out to a pool of threads (set_threads); results have the same bits for any
+number of them. In a forked child calls compute in the calling thread, until it calls set_threads.
+"""
+
+from ._attention import Grads, Seen, attention, attention_backward
+from ._core import Unsupported
+from ._core import version as __version__
+from ._losses import cross_entropy, linear_cross_entropy
+from ._softmax import (
+    entmax,
+    entmax15,
+    entmax15_backward,
+    entmax_backward,
+    gate,
+    gate_backward,
+    gumbel_softmax,
+    gumbel_softmax_backward,
+    log_softmax,
+    log_softmax_backward,
+    logsumexp,
+    logsumexp_backward,
+    softmax,
+    softmax_backward,
+    softmin,
+    softmin_backward,
+    sparsemax,
+    sparsemax_backward,
+)
+from ._threads import get_threads, info, set_threads
+
+__all__ = [
+    "Grads",
+    "Seen",
+    "Unsupported",
+    "__version__",
+    "attention",
+    "attention_backward",
+    "cross_entropy",
+    "entmax",
+    "entmax15",
+    "entmax15_backward",
+    "entmax_backward",
+    "gate",
+    "gate_backward",
+    "get_threads",
+    "gumbel_softmax",
+    "gumbel_softmax_backward",
+    "info",
+    "linear_cross_entropy",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "logsumexp_backward",
+    "set_threads",
+    "softmax",
+    "softmax_backward",
+    "softmin",
+    "softmin_backward",
+    "sparsemax",
+    "sparsemax_backward",
+]

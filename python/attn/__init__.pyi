@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+# The types of attn's functions. A is NumPy's ndarray, torch's Tensor, JAX's Array: results are of the first argument's kind.
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
+
+class _Array(Protocol):
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+A = TypeVar("A", bound=_Array)
+_Ints = int | Sequence[int] | _Array
+_Reduction = Literal["mean", "sum", "none"]
+_Gate = Literal["sigmoid", "additive", "multiplicative"]
+_Score = Literal["dot", "additive", "cosine"]
+_Weighting = Literal["softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"]
+_Causal = bool | Literal["bottom-right", "top-left"]
+_See = Literal["lse", "entropy", "received", "weights", "scores", "top"]
+_Stage = Literal["weighted", "capped", "raw"]
+_Grad = Literal["dq", "dk", "dv", "dbias", "dsinks", "dalibi", "dalpha", "dscore_weight"]
+
+__version__: str
+
+class Unsupported(NotImplementedError, ValueError): ...
+
+class Seen(NamedTuple, Generic[A]):
+    lse: A
+    entropy: A
+    received: A
+    weights: A
+    scores: A
+    top_index: A
+    top_weight: A
+
+class Grads(NamedTuple, Generic[A]):
+    dq: A
+    dk: A
+    dv: A
+    dbias: A
+    dsinks: A
+    dalibi: A
+    dalpha: Any
+    dscore_weight: A
+
+def softmax(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
+def log_softmax(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
+def softmin(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
+def logsumexp(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None) -> A: ...
+def sparsemax(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None) -> A: ...
+def entmax15(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None) -> A: ...
+def entmax(x: A, alpha: float = 1.5, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None) -> A: ...
+def gumbel_softmax(x: A, axis: int = -1, *, temperature: float = 1.0, hard: bool = False, seed: int = 0) -> A: ...
+def softmax_backward(dy: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def log_softmax_backward(dy: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def softmin_backward(dy: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def sparsemax_backward(dy: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def entmax15_backward(dy: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+@overload
+def entmax_backward(dy: A, y: _Array, alpha: float = 1.5, axis: int = -1, *, scale: float = 1.0, dalpha: Literal[False] = False) -> A: ...
+@overload
+def entmax_backward(dy: A, y: _Array, alpha: float = 1.5, axis: int = -1, *, scale: float = 1.0, dalpha: Literal[True]) -> tuple[A, Any]: ...
+def gumbel_softmax_backward(dy: A, y_soft: _Array, axis: int = -1, *, temperature: float = 1.0) -> A: ...
+def logsumexp_backward(
+    dy: _Array | float, x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None
+) -> A: ...
+def gate(x: A, g: _Array, kind: _Gate = "sigmoid") -> A: ...
+def gate_backward(dy: _Array, x: A, g: _Array, kind: _Gate = "sigmoid") -> tuple[A, A]: ...
+@overload
+def cross_entropy(
+    logits: A,
+    labels: _Array | Sequence[int],
+    *,
+    weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[False] = False,
+) -> A: ...
+@overload
+def cross_entropy(
+    logits: A,
+    labels: _Array | Sequence[int],
+    *,
+    weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[True],
+) -> tuple[A, A]: ...
+@overload
+def linear_cross_entropy(
+    x: A,
+    weight: _Array,
+    labels: _Array | Sequence[int],
+    *,
+    bias: _Array | None = None,
+    class_weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[False] = False,
+) -> A: ...
+@overload
+def linear_cross_entropy(
+    x: A,
+    weight: _Array,
+    labels: _Array | Sequence[int],
+    *,
+    bias: _Array | None = None,
+    class_weight: _Array | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: _Reduction = "mean",
+    grad: Literal[True],
+) -> tuple[A, A, A, Any]: ...
+@overload
+def attention(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    see: _See | Iterable[_See],
+    top_k: int = 0,
+    scores_stage: _Stage = "weighted",
+    out: A | None = None,
+) -> tuple[A, Seen[A]]: ...
+@overload
+def attention(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    see: tuple[()] = (),
+    top_k: int = 0,
+    scores_stage: _Stage = "weighted",
+    out: A | None = None,
+) -> A: ...
+def attention_backward(
+    dout: _Array,
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    out: _Array | None = None,
+    lse: _Array | None = None,
+    dlse: _Array | None = None,
+    wanted: _Grad | Iterable[_Grad] | None = None,
+) -> Grads[A]: ...
+def set_threads(n: int) -> None: ...
+def get_threads() -> int: ...
+def info() -> dict[str, Any]: ...

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention: score, weight, mix - and see."""
+
+from typing import NamedTuple
+
+from ._core import attention as _attention
+from ._core import attention_backward as _attention_backward
+
+
+class Seen(NamedTuple):
+    """What a call of attention saw; None where it was not asked for. float32, float64 for float64 input."""
+
+    lse: object  #: [batch, heads, q_len] natural logarithm of the softmax's denominator
+    entropy: object  #: [batch, heads, q_len] of the weights, in nats
+    received: object  #: [batch, heads, kv_len] weight that a key received, summed over queries
+    weights: object  #: [batch, heads, q_len, kv_len]
+    scores: object  #: [batch, heads, q_len, kv_len], at scores_stage
+    top_index: (
+        object  #: [batch, heads, q_len, top_k] int32: the keys with the largest scores, largest first; -1 beyond the live ones
+    )
+    top_weight: object  #: [batch, heads, q_len, top_k] their weights
+
+
+class Grads(NamedTuple):
+    """The gradients of attention, each of the shape and dtype of its input; None where there is no such input."""
+
+    dq: object
+    dk: object
+    dv: object
+    dbias: object
+    dsinks: object
+    dalibi: object
+    dalpha: object  #: one number
+    dscore_weight: object
+
+
+# Bits of attention.c's LSE, ... and DQ, ...
+_SEE = {"lse": 1, "entropy": 2, "received": 4, "weights": 8, "scores": 16, "top": 32}
+_WANTED = {name: 1 << i for i, name in enumerate(Grads._fields)}
+_ALL = (1 << len(_WANTED)) - 1
+
+
+def _bits(argument, names, known):
+    bits = 0
+    for name in (names,) if isinstance(names, str) else names:
+        if name not in known:
+            raise ValueError(f"{argument} names {name!r}: it may name {', '.join(known)}")
+        bits |= known[name]
+    return bits
+
+
+def attention(
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    see=(),
+    top_k=0,
+    scores_stage="weighted",
+    out=None,
+):
+    """Attention: out_i = sum_j p_ij v_j, with p the weighting of the scores of query i with the keys j it may see.
+
+    q             [batch, heads, q_len, dim], or without batch, or without batch and heads: then so is all that is returned
+    k, v          [batch, k_heads, kv_len, dim], [batch, v_heads, kv_len, v_dim], k_heads and v_heads dividing heads; q's dtype
+    score         "dot" q . k; "additive" score_weight . tanh(q + k); "cosine" q . k of length 1
+    score_weight  of the additive score: [dim] or [heads, dim]
+    scale         of the score; default 1/sqrt(dim) for "dot", else 1
+    softcap       c: scores become c tanh(score / c); 0: they stay
+    causal        False; True or "bottom-right": key j <= query i + offset; "top-left": j <= i
+    offset        where query 0 stands, an int or integers [batch]; default kv_len - q_len: the last query on the last key
+    window        (left, right): keys kept on either side of a query's position; -1: all
+    mask          bool, broadcasts to [batch, heads, q_len, kv_len]: True = attend
+    bias          added to the scores, broadcasts the same way; -inf masks
+    alibi         slopes [heads] or [batch, heads]: adds -slope |i + offset - j|
+    q_lengths, kv_lengths  integers [batch] (or one int where batch is 1): what is beyond is padding
+    sinks         [heads]: logits in the softmax's denominator only
+    weighting     "softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2" or "hardmax"
+    alpha         of "entmax", from 1 on; default 1.5
+    dropout       probability that a weight is dropped; survivors are scaled by 1 / (1 - dropout). seed: 0 to 2**64 - 1
+    see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, which stays as it is
+    top_k         of "top": how many keys
+    scores_stage  of "scores": "weighted" (as they enter the weighting, masked ones -inf), "capped" (after the softcap), "raw"
+    out           where to write: [batch, heads, q_len, v_dim], q's dtype or float32, overlapping no input
+
+    Float arrays beside q, k and v are of q's dtype or float32. A row that sees no key is 0, its lse -inf, its entropy 0.
+    Masked keys never leak, whatever they hold.
+
+    Returns out, of q's dtype; with see (out, Seen).
+    """
+    bits = _bits("see", see, _SEE) if see else 0
+    done = _attention(
+        q,
+        k,
+        v,
+        score,
+        score_weight,
+        scale,
+        softcap,
+        causal,
+        offset,
+        window,
+        mask,
+        bias,
+        alibi,
+        q_lengths,
+        kv_lengths,
+        sinks,
+        weighting,
+        alpha,
+        dropout,
+        seed,
+        bits,
+        top_k,
+        scores_stage,
+        out,
+    )
+    return (done[0], Seen._make(done[1:])) if bits else done
+
+
+def attention_backward(
+    dout,
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    out=None,
+    lse=None,
+    dlse=None,
+    wanted=None,
+):
+    """The gradients of attention with the same options.
+
+    dout    the loss's gradient to out: its shape, q's dtype or float32
+    out     what attention returned, and lse: what it saw as lse. Both are worked out again where they are not given
+    dlse    the loss's gradient to lse, [batch, heads, q_len]; softmax only
+    wanted  names of Grads' fields to work out; default: all whose input is there
+
+    Returns Grads: dq, dk, dv, dbias, dsinks, dalibi, dalpha, dscore_weight. What was broadcast gets the sum.
+    """
+    bits = _ALL if wanted is None else _bits("wanted", wanted, _WANTED)
+    return Grads._make(
+        _attention_backward(
+            q,
+            k,
+            v,
+            score,
+            score_weight,
+            scale,
+            softcap,
+            causal,
+            offset,
+            window,
+            mask,
+            bias,
+            alibi,
+            q_lengths,
+            kv_lengths,
+            sinks,
+            weighting,
+            alpha,
+            dropout,
+            seed,
+            out,
+            lse,
+            dlse,
+            dout,
+            bits,
+        )
+    )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The softmax family and gates."""
+
+from ._core import gate as _gate
+from ._core import gate_backward as _gate_backward
+from ._core import logsumexp as _logsumexp
+from ._core import logsumexp_backward as _logsumexp_backward
+from ._core import softmax as _softmax
+from ._core import softmax_backward as _backward
+
+# attn.h's ATTN_SOFTMAX, ...
+_SOFTMAX, _LOG_SOFTMAX, _SOFTMIN, _SPARSEMAX, _ENTMAX15, _ENTMAX, _GUMBEL = range(7)
+
+
+def softmax(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None):
+    """Softmax along an axis: with z = scale * x + bias and m the largest live z, y = exp(z - m) / sum exp(z - m).
+
+    x     any shape of rank 1 to 6, any strides
+    scale a finite number
+    mask  bool, broadcasts to x: True = live. A masked entry gets 0 and never counts, whatever it holds
+    bias  of x's dtype or float32, broadcasts to x; -inf masks
+    out   where to write y: the shape of x, its dtype or float32; it may be x itself
+
+    Returns y, of x's shape and dtype (or `out`). A row without live entries is 0. A live NaN or +inf of z makes the live
+    entries of its own row NaN.
+    """
+    return _softmax(_SOFTMAX, x, axis, scale, mask, bias, out, None, None, None, None)
+
+
+def log_softmax(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None):
+    """Log-softmax along an axis: with z = scale * x + bias, y = z - m - log sum exp(z - m), never log(softmax).
+
+    Arguments as softmax; masked entries, and rows without live ones, are -inf.
+    """
+    return _softmax(_LOG_SOFTMAX, x, axis, scale, mask, bias, out, None, None, None, None)
+
+
+def softmin(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None):
+    """Softmin along an axis: the softmax of -(scale * x + bias). Arguments as softmax; +inf masks."""
+    return _softmax(_SOFTMIN, x, axis, scale, mask, bias, out, None, None, None, None)
+
+
+def logsumexp(x, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """log sum exp(scale * x + bias) along an axis, the maximum taken off first.
+
+    Arguments as softmax. Returns the shape of x without the axis, x's dtype; -inf of a row without live entries.
+    """
+    return _logsumexp(x, axis, scale, mask, bias)
+
+
+def sparsemax(x, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """Sparsemax along an axis (Martins and Astudillo 2016): y = max(z - t, 0), z = scale * x + bias and t such that sum y = 1.
+
+    Arguments as softmax.
+    """
+    return _softmax(_SPARSEMAX, x, axis, scale, mask, bias, None, None, None, None, None)
+
+
+def entmax15(x, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """Entmax with alpha 1.5 along an axis (Peters et al. 2019): y = max(z / 2 - t, 0)^2 with t such that sum y = 1.
+
+    Arguments as softmax.
+    """
+    return _softmax(_ENTMAX15, x, axis, scale, mask, bias, None, None, None, None, None)
+
+
+def entmax(x, alpha=1.5, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """Alpha-entmax along an axis (Peters et al. 2019): y = max((alpha - 1) z - t, 0)^(1 / (alpha - 1)), sum y = 1.
+
+    alpha  from 1 on: 1 is the softmax, 2 the sparsemax. Other arguments as softmax.
+    """
+    return _softmax(_ENTMAX, x, axis, scale, mask, bias, None, alpha, None, None, None)
+
+
+def gumbel_softmax(x, axis=-1, *, temperature=1.0, hard=False, seed=0):
+    """Gumbel-softmax along an axis (Jang et al. 2017): softmax((x + g) / temperature), g = -log(-log(u)) with u from the seed.
+
+    temperature  above 0
+    hard         one-hot, at the largest; its gradient is the soft one's
+    seed         0 to 2**64 - 1. The same seed gives the same noise, whatever the strides, dtype or threads
+    """
+    return _softmax(_GUMBEL, x, axis, 1.0, None, None, None, None, temperature, hard, seed)
+
+
+def softmax_backward(dy, y, axis=-1, *, scale=1.0):
+    """The gradient of softmax to its x: dx = scale y (dy - sum y dy), 0 where y is 0.
+
+    dy  the loss's gradient to y: the shape of y, its dtype or float32
+    y   what softmax returned, with the same axis and scale
+
+    Returns dx, of y's shape and dtype.
+    """
+    return _backward(_SOFTMAX, dy, y, axis, scale, None, None, False)
+
+
+def log_softmax_backward(dy, y, axis=-1, *, scale=1.0):
+    """The gradient of log_softmax to its x: dx = scale (dy - exp(y) sum dy). Arguments as softmax_backward."""
+    return _backward(_LOG_SOFTMAX, dy, y, axis, scale, None, None, False)
+
+
+def softmin_backward(dy, y, axis=-1, *, scale=1.0):
+    """The gradient of softmin to its x: dx = -scale y (dy - sum y dy). Arguments as softmax_backward."""
+    return _backward(_SOFTMIN, dy, y, axis, scale, None, None, False)
+
+
+def sparsemax_backward(dy, y, axis=-1, *, scale=1.0):
+    """The gradient of sparsemax to its x: on the support of y, dx = scale (dy - mean dy). Arguments as softmax_backward."""
+    return _backward(_SPARSEMAX, dy, y, axis, scale, None, None, False)
+
+
+def entmax15_backward(dy, y, axis=-1, *, scale=1.0):
+    """The gradient of entmax15 to its x: with s = sqrt(y), dx = scale s (dy - sum s dy / sum s).
+
+    Arguments as softmax_backward.
+    """
+    return _backward(_ENTMAX15, dy, y, axis, scale, None, None, False)
+
+
+def entmax_backward(dy, y, alpha=1.5, axis=-1, *, scale=1.0, dalpha=False):
+    """The gradient of entmax to its x: on the support of y, with s = y^(2 - alpha), dx = scale s (dy - sum s dy / sum s).
+
+    Arguments as softmax_backward. Returns dx, or with dalpha=True (dx, the gradient to alpha: one number, float32, float64 for
+    float64).
+    """
+    return _backward(_ENTMAX, dy, y, axis, scale, alpha, None, dalpha)
+
+
+def gumbel_softmax_backward(dy, y_soft, axis=-1, *, temperature=1.0):
+    """The gradient of gumbel_softmax to its x: dx = y (dy - sum y dy) / temperature. y_soft is the result with hard=False."""
+    return _backward(_GUMBEL, dy, y_soft, axis, 1.0, None, temperature, False)
+
+
+def logsumexp_backward(dy, x, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """The gradient of logsumexp to its x: dx = scale dy softmax(scale * x + bias).
+
+    dy  the loss's gradient to logsumexp(x): the shape of x without the axis. Other arguments as logsumexp.
+
+    Returns dx, of x's shape and dtype.
+    """
+    return _logsumexp_backward(dy, x, axis, scale, mask, bias)
+
+
+def gate(x, g, kind="sigmoid"):
+    """x gated by g, of the same shape: "sigmoid" x * sigmoid(g), "additive" x + g * x, "multiplicative" x * g.
+
+    g is of x's dtype or float32. Returns x's shape and dtype.
+    """
+    return _gate(x, g, kind)
+
+
+def gate_backward(dy, x, g, kind="sigmoid"):
+    """The gradients of gate: (dx, dg), with dy the loss's gradient to the result.
+
+    dx = dy sigmoid(g), dy (1 + g), dy g; dg = dy x sigmoid(g) (1 - sigmoid(g)), dy x, dy x.
+    """
+    return _gate_backward(dy, x, g, kind)

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention in Python. Arrays of rank 2 and 3 are seen as [1, 1, ...] and [1, ...], and so are the outputs made for them. */
+#include "binding.h"
+
+#include <string.h>
+
+/* ---- options --------------------------------------------------------------------------------------------- */
+
+/* The arguments that forward and backward share, in their order. */
+enum {
+    Q,
+    K,
+    V,
+    SCORE,
+    SCORE_WEIGHT,
+    SCALE,
+    SOFTCAP,
+    CAUSAL,
+    OFFSET,
+    WINDOW,
+    MASK,
+    BIAS,
+    ALIBI,
+    Q_LENGTHS,
+    KV_LENGTHS,
+    SINKS,
+    WEIGHTING,
+    ALPHA,
+    DROPOUT,
+    SEED,
+    N_SHARED
+};
+
+static const char *const scores[] = { "dot", "additive", "cosine", NULL };
+static const char *const stages[] = { "weighted", "capped", "raw", NULL };
+static const char *const weightings[] = { "softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15",
+                                          "entmax",  "relu2",   "hardmax",        NULL };
+
+static bool read_causal(PyObject *o, int32_t *causal) {
+    static const char *const corners[] = { "bottom-right", "top-left", NULL };
+    bool truth;
+    if (PyUnicode_Check(o)) {
+        if (!read_choice("causal", o, corners, causal)) return false;
+        *causal += ATTN_CAUSAL;
+        return true;
+    }
+    if (!read_truth(o, &truth)) return false;
+    *causal = truth ? ATTN_CAUSAL : ATTN_NOT_CAUSAL;
+    return true;
+}
+
+static bool read_window(PyObject *o, attn_attention_args *a) {
+    if (o == Py_None) return true;
+    Py_ssize_t n = PySequence_Check(o) ? PySequence_Size(o) : -1;
+    if (n != 2) {
+        PyErr_Clear();
+        return PyErr_Format(PyExc_ValueError, "window is %R: it is (left, right), in keys, -1 for unbounded", o), false;
+    }
+    a->flags |= ATTN_WINDOW;
+    for (Py_ssize_t i = 0; i < 2; i++) {
+        PyObject *side = PySequence_GetItem(o, i);
+        bool ok = side && read_integer("window", side, &a->window[i]);
+        Py_XDECREF(side);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool read_scale(PyObject *o, attn_attention_args *a) {
+    if (o == Py_None) return true;
+    a->flags |= ATTN_SCALE_SET;
+    return read_number("scale", o, &a->scale);
+}
+
+static bool read_alpha(PyObject *o, attn_attention_args *a) {
+    return o == Py_None || read_nonzero("alpha", o, "it is a number from 1 on", &a->alpha);
+}
+
+/* ---- shapes ---------------------------------------------------------------------------------------------- */
+
+/* With axes of 1 in front, up to `rank` of them. */
+static void lift(attn_tensor *t, int32_t rank) {
+    int32_t more = rank - t->rank;
+    if (more <= 0) return;
+    memmove(t->shape + more, t->shape, (size_t)t->rank * sizeof *t->shape);
+    memmove(t->stride + more, t->stride, (size_t)t->rank * sizeof *t->stride);
+    for (int32_t i = 0; i < more; i++) {
+        t->shape[i] = 1;
+        t->stride[i] = 0;
+    }
+    t->rank = rank;
+}
+
+static bool same_rank(const char *name, const attn_tensor *t, int32_t rank) {
+    if (t->rank == rank) return true;
+    return PyErr_Format(PyExc_ValueError, "%s has %d axes, q has %d", name, (int)t->rank, (int)rank), false;
+}
+
+/* Reads what is shared; *rank is q's, and q, k and v are of rank 4 afterwards. */
+static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, int32_t *rank) {
+    if (!call_floats(c, "q", args[Q], &a->q) || !call_floats(c, "k", args[K], &a->k) || !call_floats(c, "v", args[V], &a->v))
+        return false;
+    *rank = a->q.rank;
+    if (*rank < 2 || *rank > 4)
+        return PyErr_Format(PyExc_ValueError, "q has %d axes: it is [batch, heads, length, dim], without batch or without both",
+                            (int)*rank),
+               false;
+    if (!same_rank("k", &a->k, *rank) || !same_rank("v", &a->v, *rank) || !read_choice("score", args[SCORE], scores, &a->score) ||
+        !call_optional(c, "score_weight", args[SCORE_WEIGHT], &a->score_weight) || !read_scale(args[SCALE], a) ||
+        !read_number("softcap", args[SOFTCAP], &a->softcap) || !read_causal(args[CAUSAL], &a->causal) ||
+        !call_integers(c, "offset", args[OFFSET], &a->offset) || !read_window(args[WINDOW], a) ||
+        !call_optional(c, "mask", args[MASK], &a->mask) || !call_optional(c, "bias", args[BIAS], &a->bias) ||
+        !call_optional(c, "alibi", args[ALIBI], &a->alibi) || !call_integers(c, "q_lengths", args[Q_LENGTHS], &a->q_lengths) ||
+        !call_integers(c, "kv_lengths", args[KV_LENGTHS], &a->kv_lengths) || !call_optional(c, "sinks", args[SINKS], &a->sinks) ||
+        !read_choice("weighting", args[WEIGHTING], weightings, &a->weighting) || !read_alpha(args[ALPHA], a) ||
+        !read_number("dropout", args[DROPOUT], &a->dropout) || !read_seed("seed", args[SEED], &a->seed))
+        return false;
+    lift(&a->q, 4);
+    lift(&a->k, 4);
+    lift(&a->v, 4);
+    return true;
+}
+
+/* A new output of `full` axes, without those that q lacks (batch and heads are the first two). */
+static bool new_output(call *c, int32_t dtype, int32_t full, const int64_t *shape, int32_t rank, result *r, attn_tensor *t) {
+    int32_t missing = 4 - rank;
+    if (!call_output(c, dtype, full - missing, shape + missing, r, t)) return false;
+    lift(t, full);
+    return true;
+}
+
+/* That of what is seen, and of sums. */
+static int32_t seen_dtype(const attn_attention_args *a) { return a->q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32; }
+
+/* ---- forward --------------------------------------------------------------------------------------------- */
+
+enum { LSE, ENTROPY, RECEIVED, WEIGHTS, SCORES, TOP, N_ASKED };
+enum { SEE = N_SHARED, TOP_K, SCORES_STAGE, OUT, N_FORWARD };
+enum { R_OUT, R_LSE, R_ENTROPY, R_RECEIVED, R_WEIGHTS, R_SCORES, R_TOP_INDEX, R_TOP_WEIGHT, N_RESULTS };
+
+static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top_k, int32_t rank, result *r) {
+    const int64_t *q = a->q.shape, kv_len = a->k.shape[2];
+    const int64_t map[] = { q[0], q[1], q[2], kv_len }, keys[] = { q[0], q[1], kv_len }, top[] = { q[0], q[1], q[2], top_k };
+    int32_t dtype = seen_dtype(a);
+    attn_see *see = &a->see;
+    if ((asked >> TOP & 1) != (top_k > 0))
+        return PyErr_Format(PyExc_ValueError,
+                            top_k > 0 ? "top_k is %lld, and see does not name 'top'"
+                                      : "see names 'top', and top_k is %lld: it is the number of keys to see",
+                            (long long)top_k),
+               false;
+    return (!(asked >> LSE & 1) || new_output(c, dtype, 3, map, rank, &r[R_LSE], &see->lse)) &&
+           (!(asked >> ENTROPY & 1) || new_output(c, dtype, 3, map, rank, &r[R_ENTROPY], &see->entropy)) &&
+           (!(asked >> RECEIVED & 1) || new_output(c, dtype, 3, keys, rank, &r[R_RECEIVED], &see->received)) &&
+           (!(asked >> WEIGHTS & 1) || new_output(c, dtype, 4, map, rank, &r[R_WEIGHTS], &see->weights)) &&
+           (!(asked >> SCORES & 1) || new_output(c, dtype, 4, map, rank, &r[R_SCORES], &see->scores)) &&
+           (!(asked >> TOP & 1) || (new_output(c, ATTN_I32, 4, top, rank, &r[R_TOP_INDEX], &see->top_index) &&
+                                    new_output(c, dtype, 4, top, rank, &r[R_TOP_WEIGHT], &see->top_weight)));
+}
+
+static bool given_out(call *c, attn_attention_args *a, PyObject *out, int32_t rank) {
+    const struct {
+        const char *name;
+        const attn_tensor *t;
+    } inputs[] = { { "q", &a->q },
+                   { "k", &a->k },
+                   { "v", &a->v },
+                   { "score_weight", &a->score_weight },
+                   { "offset", &a->offset },
+                   { "mask", &a->mask },
+                   { "bias", &a->bias },
+                   { "alibi", &a->alibi },
+                   { "q_lengths", &a->q_lengths },
+                   { "kv_lengths", &a->kv_lengths },
+                   { "sinks", &a->sinks } };
+    if (!call_given_output(c, "out", out, &a->out) || !same_rank("out", &a->out, rank)) return false;
+    lift(&a->out, 4);
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (!call_check_apart(c, "out", &a->out, inputs[i].name, inputs[i].t, false)) return false;
+    return true;
+}
+
+/* (out, lse, entropy, received, weights, scores, top_index, top_weight), None where it was not asked for. */
+static PyObject *all_results(call *c, result *r, int n) {
+    PyObject *all = PyTuple_New(n);
+    for (int i = 0; all && i < n; i++) {
+        PyObject *one = call_result(c, &r[i]);
+        if (!one || PyTuple_SetItem(all, i, one)) Py_CLEAR(all);
+    }
+    return all;
+}
+
+PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    result r[N_RESULTS] = { { 0 } };
+    int64_t asked, top_k;
+    int32_t rank;
+    PyObject *all = NULL;
+    if (!count_arguments(n, N_FORWARD)) return NULL;
+    bool given = args[OUT] != Py_None;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) && read_integer("see", args[SEE], &asked) &&
+              read_integer("top_k", args[TOP_K], &top_k) &&
+              read_choice("scores_stage", args[SCORES_STAGE], stages, &a.see.scores_stage) &&
+              new_seen(&c, &a, asked, top_k, rank, r);
+    if (ok) {
+        const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
+        ok = given ? given_out(&c, &a, args[OUT], rank) : new_output(&c, a.q.dtype, 4, shape, rank, &r[R_OUT], &a.out);
+    }
+    if (ok) COMPUTE(c, ok, attn_attention(&a, exec));
+    if (ok) all = asked ? all_results(&c, r, N_RESULTS) : given ? Py_NewRef(args[OUT]) : call_result(&c, &r[R_OUT]);
+    if (all && asked && given && PyTuple_SetItem(all, 0, Py_NewRef(args[OUT]))) Py_CLEAR(all);
+    for (int i = 0; i < N_RESULTS; i++) result_drop(&r[i]);
+    call_end(&c);
+    return all;
+}
+
+/* ---- backward -------------------------------------------------------------------------------------------- */
+
+enum { B_OUT = N_SHARED, B_LSE, B_DLSE, B_DOUT, B_WANTED, N_BACKWARD };
+enum { DQ, DK, DV, DBIAS, DSINKS, DALIBI, DALPHA, DSCORE_WEIGHT, N_GRADS };
+
+/* The gradient of an input in its own shape; nothing where there is no such input. */
+static bool new_gradient(call *c, const attn_tensor *input, result *r, attn_tensor *t) {
+    bool absent = input->rank == 0 && !input->data;
+    return absent || call_output(c, input->dtype, input->rank, input->shape, r, t);
+}
+
+/* Gradients are those of the inputs that are there, as far as they are wanted. `rank` is q's. */
+static bool new_gradients(call *c, const attn_attention_args *a, attn_attention_grads *g, int64_t wanted, int32_t rank,
+                          result *r) {
+    bool alpha = a->weighting == ATTN_WEIGHT_ENTMAX;
+    return (!(wanted >> DQ & 1) || new_output(c, a->q.dtype, 4, a->q.shape, rank, &r[DQ], &g->dq)) &&
+           (!(wanted >> DK & 1) || new_output(c, a->k.dtype, 4, a->k.shape, rank, &r[DK], &g->dk)) &&
+           (!(wanted >> DV & 1) || new_output(c, a->v.dtype, 4, a->v.shape, rank, &r[DV], &g->dv)) &&
+           (!(wanted >> DBIAS & 1) || new_gradient(c, &a->bias, &r[DBIAS], &g->dbias)) &&
+           (!(wanted >> DSINKS & 1) || new_gradient(c, &a->sinks, &r[DSINKS], &g->dsinks)) &&
+           (!(wanted >> DALIBI & 1) || new_gradient(c, &a->alibi, &r[DALIBI], &g->dalibi)) &&
+           (!(wanted >> DALPHA & 1) || !alpha || call_output(c, seen_dtype(a), 0, NULL, &r[DALPHA], &g->dalpha)) &&
+           (!(wanted >> DSCORE_WEIGHT & 1) || new_gradient(c, &a->score_weight, &r[DSCORE_WEIGHT], &g->dscore_weight));
+}
+
+/* An optional input beside q of `full` axes, less those that q lacks. */
+static bool read_beside(call *c, const char *name, PyObject *o, int32_t full, int32_t rank, attn_tensor *t) {
+    if (o == Py_None) return true;
+    if (!call_input(c, name, o, t)) return false;
+    int32_t own = full - (4 - rank);
+    if (t->rank != own)
+        return PyErr_Format(PyExc_ValueError, "%s has %d axes, here it has %d", name, (int)t->rank, (int)own), false;
+    lift(t, full);
+    return true;
+}
+
+PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    attn_attention_grads g = { 0 };
+    result r[N_GRADS] = { { 0 } };
+    int64_t wanted;
+    int32_t rank;
+    PyObject *all = NULL;
+    if (!count_arguments(n, N_BACKWARD)) return NULL;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
+              read_beside(&c, "dout", args[B_DOUT], 4, rank, &g.dout) && read_beside(&c, "out", args[B_OUT], 4, rank, &a.out) &&
+              read_beside(&c, "lse", args[B_LSE], 3, rank, &a.see.lse) &&
+              read_beside(&c, "dlse", args[B_DLSE], 3, rank, &g.dlse) && read_integer("wanted", args[B_WANTED], &wanted);
+    ok = ok && new_gradients(&c, &a, &g, wanted, rank, r);
+    if (ok) COMPUTE(c, ok, attn_attention_backward(&a, &g, exec));
+    if (ok) all = all_results(&c, r, N_GRADS);
+    for (int i = 0; i < N_GRADS; i++) result_drop(&r[i]);
+    call_end(&c);
+    return all;
+}

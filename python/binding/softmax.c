@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The softmax family and the gates in Python. */
+#include "binding.h"
+
+/* ---- axes ------------------------------------------------------------------------------------------------ */
+
+static bool read_axis(PyObject *o, const char *name, int32_t rank, int32_t *axis) {
+    int64_t given;
+    if (!read_integer("axis", o, &given)) return false;
+    if (given < -rank || given >= rank)
+        return PyErr_Format(PyExc_ValueError, "axis is %lld, and %s has %d axes", (long long)given, name, (int)rank), false;
+    *axis = (int32_t)(given < 0 ? given + rank : given);
+    return true;
+}
+
+/* A mask or bias beside x: its missing axes are extents of 1, and the same axis moves to the end. */
+static attn_tensor beside(attn_tensor t, int32_t rank, int32_t axis) {
+    if ((t.rank == 0 && !t.data) || t.rank > rank || axis == rank - 1) return t;
+    attn_tensor full = { .data = t.data, .dtype = t.dtype, .rank = rank };
+    for (int32_t i = 0, own = t.rank - rank; i < rank; i++, own++) {
+        full.shape[i] = own < 0 ? 1 : t.shape[own];
+        full.stride[i] = own < 0 ? 0 : t.stride[own];
+    }
+    return attn_axis_last(full, axis);
+}
+
+/* x, scale, mask and bias, as they stand in both softmax and logsumexp. x keeps its own axes. */
+static bool read_operands(call *c, attn_softmax_args *a, int32_t *axis, PyObject *const *args) {
+    if (!call_floats(c, "x", args[0], &a->x) || !read_axis(args[1], "x", a->x.rank, axis) ||
+        !read_number("scale", args[2], &a->scale) || !call_optional(c, "mask", args[3], &a->mask) ||
+        !call_optional(c, "bias", args[4], &a->bias))
+        return false;
+    a->flags = ATTN_SCALE_SET;
+    return true;
+}
+
+static void move_operands(attn_softmax_args *a, int32_t axis) {
+    a->mask = beside(a->mask, a->x.rank, axis);
+    a->bias = beside(a->bias, a->x.rank, axis);
+    a->x = attn_axis_last(a->x, axis);
+}
+
+/* ---- softmax and its kin --------------------------------------------------------------------------------- */
+
+static const char alpha_says[] = "it is a number from 1 on", temperature_says[] = "it is a number above 0";
+
+/* op, x, axis, scale, mask, bias, out, alpha, temperature, hard, seed */
+static bool read_softmax(call *c, attn_softmax_args *a, int32_t *axis, PyObject *const *args) {
+    int64_t op;
+    bool hard;
+    if (!read_integer("op", args[0], &op) || !read_operands(c, a, axis, args + 1)) return false;
+    a->op = (int32_t)op;
+    if (op == ATTN_ENTMAX && !read_nonzero("alpha", args[7], alpha_says, &a->alpha)) return false;
+    if (op != ATTN_GUMBEL_SOFTMAX) return true;
+    if (!read_nonzero("temperature", args[8], temperature_says, &a->temperature) || !read_truth(args[9], &hard) ||
+        !read_seed("seed", args[10], &a->seed))
+        return false;
+    a->hard = hard;
+    return true;
+}
+
+static bool read_out(call *c, attn_softmax_args *a, PyObject *out, attn_tensor *y) {
+    return call_given_output(c, "out", out, y) && call_check_apart(c, "out", y, "x", &a->x, true) &&
+           call_check_apart(c, "out", y, "mask", &a->mask, false) && call_check_apart(c, "out", y, "bias", &a->bias, false);
+}
+
+PyObject *softmax(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { 0 };
+    attn_tensor y = { 0 };
+    result made = { 0 };
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 11)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && read_softmax(&c, &a, &axis, args);
+    bool given = args[6] != Py_None;
+    ok = ok && (given ? read_out(&c, &a, args[6], &y) : call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &made, &y));
+    if (ok) {
+        if (y.rank != a.x.rank) {
+            PyErr_Format(PyExc_ValueError, "out has %d axes, x has %d", (int)y.rank, (int)a.x.rank);
+            ok = false;
+        } else {
+            move_operands(&a, axis);
+            a.y = attn_axis_last(y, axis);
+            COMPUTE(c, ok, attn_softmax(&a, exec));
+        }
+    }
+    if (ok) out = given ? Py_NewRef(args[6]) : call_result(&c, &made);
+    result_drop(&made);
+    call_end(&c);
+    return out;
+}
+
+/* A tuple of two results, or the first alone. */
+static PyObject *one_or_both(call *c, result *first, result *second, bool both) {
+    PyObject *x = call_result(c, first);
+    if (!x || !both) return x;
+    PyObject *y = call_result(c, second);
+    if (y) return Py_BuildValue("(NN)", x, y);
+    Py_DECREF(x);
+    return NULL;
+}
+
+/* op, dy, y, axis, scale, alpha, temperature, dalpha */
+PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { .flags = ATTN_SCALE_SET };
+    attn_softmax_grads g = { 0 };
+    result dx = { 0 }, dalpha = { 0 };
+    int64_t op;
+    int32_t axis;
+    bool with_alpha = false;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 8)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && read_integer("op", args[0], &op) && call_floats(&c, "dy", args[1], &g.dy) &&
+              call_floats(&c, "y", args[2], &a.y) && read_axis(args[3], "y", a.y.rank, &axis) &&
+              read_number("scale", args[4], &a.scale) && read_truth(args[7], &with_alpha) &&
+              (op != ATTN_ENTMAX || read_nonzero("alpha", args[5], alpha_says, &a.alpha)) &&
+              (op != ATTN_GUMBEL_SOFTMAX || read_nonzero("temperature", args[6], temperature_says, &a.temperature));
+    if (ok && g.dy.rank != a.y.rank) {
+        PyErr_Format(PyExc_ValueError, "dy has %d axes, y has %d", (int)g.dy.rank, (int)a.y.rank);
+        ok = false;
+    }
+    ok = ok && call_output(&c, a.y.dtype, a.y.rank, a.y.shape, &dx, &g.dx) &&
+         (!with_alpha || call_output(&c, a.y.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32, 0, NULL, &dalpha, &g.dalpha));
+    if (ok) {
+        a.op = (int32_t)op;
+        a.y = attn_axis_last(a.y, axis);
+        g.dy = attn_axis_last(g.dy, axis);
+        g.dx = attn_axis_last(g.dx, axis);
+        COMPUTE(c, ok, attn_softmax_backward(&a, &g, exec));
+    }
+    if (ok) out = one_or_both(&c, &dx, &dalpha, with_alpha);
+    result_drop(&dx);
+    result_drop(&dalpha);
+    call_end(&c);
+    return out;
+}
+
+/* ---- logsumexp ------------------------------------------------------------------------------------------- */
+
+/* x's extents without `axis`. */
+static void without_axis(const attn_tensor *x, int32_t axis, int64_t shape[ATTN_MAX_RANK]) {
+    for (int32_t i = 0, to = 0; i < x->rank; i++)
+        if (i != axis) shape[to++] = x->shape[i];
+}
+
+/* x, axis, scale, mask, bias */
+PyObject *logsumexp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { 0 };
+    result y = { 0 };
+    int64_t shape[ATTN_MAX_RANK];
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 5)) return NULL;
+    bool ok = call_begin(&c, module, args[0]) && read_operands(&c, &a, &axis, args);
+    if (ok) without_axis(&a.x, axis, shape);
+    ok = ok && call_output(&c, a.x.dtype, a.x.rank - 1, shape, &y, &a.y);
+    if (ok) {
+        move_operands(&a, axis);
+        COMPUTE(c, ok, attn_logsumexp(&a, exec));
+    }
+    if (ok) out = call_result(&c, &y);
+    result_drop(&y);
+    call_end(&c);
+    return out;
+}
+
+/* dy, x, axis, scale, mask, bias */
+PyObject *logsumexp_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { 0 };
+    attn_softmax_grads g = { 0 };
+    result dx = { 0 };
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 6)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dy", args[0], &g.dy) &&
+              read_operands(&c, &a, &axis, args + 1) && call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &dx, &g.dx);
+    if (ok) {
+        g.dx = attn_axis_last(g.dx, axis);
+        move_operands(&a, axis);
+        COMPUTE(c, ok, attn_logsumexp_backward(&a, &g, exec));
+    }
+    if (ok) out = call_result(&c, &dx);
+    result_drop(&dx);
+    call_end(&c);
+    return out;
+}
+
+/* ---- gates ----------------------------------------------------------------------------------------------- */
+
+static const char *const gate_kinds[] = { "sigmoid", "additive", "multiplicative", NULL };
+
+/* x, g, kind */
+PyObject *gate(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_gate_args a = { 0 };
+    result y = { 0 };
+    PyObject *out = NULL;
+    if (!count_arguments(n, 3)) return NULL;
+    bool ok = call_begin(&c, module, args[0]) && call_floats(&c, "x", args[0], &a.x) && call_floats(&c, "g", args[1], &a.g) &&
+              read_choice("kind", args[2], gate_kinds, &a.kind) && call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &y, &a.y);
+    if (ok) COMPUTE(c, ok, attn_gate(&a, exec));
+    if (ok) out = call_result(&c, &y);
+    result_drop(&y);
+    call_end(&c);
+    return out;
+}
+
+/* dy, x, g, kind */
+PyObject *gate_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_gate_args a = { 0 };
+    attn_gate_grads g = { 0 };
+    result dx = { 0 }, dg = { 0 };
+    PyObject *out = NULL;
+    if (!count_arguments(n, 4)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dy", args[0], &g.dy) && call_floats(&c, "x", args[1], &a.x) &&
+              call_floats(&c, "g", args[2], &a.g) && read_choice("kind", args[3], gate_kinds, &a.kind) &&
+              call_output(&c, a.x.dtype, a.x.rank, a.x.shape, &dx, &g.dx) &&
+              call_output(&c, a.g.dtype, a.g.rank, a.g.shape, &dg, &g.dg);
+    if (ok) COMPUTE(c, ok, attn_gate_backward(&a, &g, exec));
+    if (ok) out = one_or_both(&c, &dx, &dg, true);
+    result_drop(&dx);
+    result_drop(&dg);
+    call_end(&c);
+    return out;
+}
