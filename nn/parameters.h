@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The learned tensors of a model, by name. All lie in one buffer; gradients, moments and snapshots are buffers of the same layout, so
- * that whatever treats all parameters alike (adding up gradients, AdamW, checkpoints) is a loop over one array. */
+ * that whatever treats all parameters alike (adding up gradients, optimisers, checkpoints) is a loop over one array. */
 #ifndef ATTN_NN_PARAMETERS_H
 #define ATTN_NN_PARAMETERS_H
 

@@ -41,9 +41,9 @@ typedef struct nn_team {
     double *losses;         /* per shard */
     nn_piece *pieces;
     size_t n_pieces;
-    double *squares;      /* per piece */
-    char *first, *second; /* AdamW's moments; the first is Muon's momentum */
-    nn_inner_matrix *matrices;  /* large ones first */
+    double *squares;           /* per piece */
+    char *first, *second;      /* AdamW's moments; the first is Muon's momentum */
+    nn_inner_matrix *matrices; /* large ones first */
     size_t n_matrices;
     char *muon_memory; /* per worker */
     size_t muon_size;  /* of one worker's */

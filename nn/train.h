@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The training loop, one for every task: batches, AdamW with warm-up and cosine, validation, the best model kept, checkpoints that continue
+/* The training loop, one for every task: batches, Muon or AdamW with warm-up and cosine, validation, the best model kept, checkpoints that continue
  * bit for bit, and a way back when the loss stops being a number. It prints nothing: what happens is told to a function. */
 #ifndef ATTN_NN_TRAIN_H
 #define ATTN_NN_TRAIN_H

@@ -36,7 +36,8 @@ static size_t lay_out(const attn_muon_args *a, const attn_exec *exec, int32_t n_
     w->cols = wide ? shape[1] : shape[0];
     const int64_t whole[] = { w->rows, w->cols }, small[] = { w->rows, w->rows };
     size_t size = attn_dtype_size(a->param.dtype), bytes = attn_round64((size_t)(w->rows * w->cols) * size),
-           of_square = attn_round64((size_t)(w->rows * w->rows) * size);
+           of_square = attn_round64((size_t)(w->rows * w->rows) * size); /* at most `bytes` */
+    if (bytes > SIZE_MAX / 8) return SIZE_MAX;
     char *at = base;
     w->x = attn_dense(a->param.dtype, at, 2, whole);
     w->next = attn_dense(a->param.dtype, base ? at += bytes : NULL, 2, whole);
@@ -104,7 +105,7 @@ static void start(const attn_muon_args *a, const attn_tensor *m, const attn_tens
             store(&w->x, i, j, u);
             squares += u * u;
         }
-    double scale = 1 / (sqrt(squares) + REF_MUON_EPSILON);
+    double scale = 1 / fmax(sqrt(squares), REF_MUON_EPSILON);
     for (int64_t i = 0; i < w->rows; i++)
         for (int64_t j = 0; j < w->cols; j++) store(&w->x, i, j, scale * load(&w->x, i, j));
 }

@@ -92,10 +92,10 @@ static size_t value_bytes(const toy *t) { return t->model.parameters.size * size
 
 /* ---- the same bits ----------------------------------------------------------------------------------------------------------- */
 
-static void test_any_number_of_threads_gives_the_same_model(void **state) {
-    (void)state;
+static void any_number_of_threads_gives_the_same_model(int32_t optimizer) {
     static toy one, many;
     nn_train_options o = toy_options(6);
+    o.optimizer = optimizer;
     nn_progress p;
     io_error error = { 0 };
     open_toy(&one, NN_DOT);
@@ -110,6 +110,12 @@ static void test_any_number_of_threads_gives_the_same_model(void **state) {
         attn_pool_close(&exec);
     }
     close_toy(&one);
+}
+
+static void test_any_number_of_threads_gives_the_same_model(void **state) {
+    (void)state;
+    any_number_of_threads_gives_the_same_model(NN_MUON);
+    any_number_of_threads_gives_the_same_model(NN_ADAMW);
 }
 
 static void test_another_seed_gives_another_model(void **state) {
@@ -162,8 +168,7 @@ static void remove_folder(const char *folder) {
 }
 
 /* Stopped at every kind of place: in the middle of an epoch, at its end, twice. */
-static void test_a_resumed_training_is_the_uninterrupted_one(void **state) {
-    (void)state;
+static void a_resumed_training_is_the_uninterrupted_one(int32_t optimizer) {
     static toy whole, parts;
     char folder[64], path[128];
     nn_progress expected, p;
@@ -171,6 +176,7 @@ static void test_a_resumed_training_is_the_uninterrupted_one(void **state) {
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/checkpoint.safetensors", folder);
     nn_train_options o = toy_options(9);
+    o.optimizer = optimizer;
     open_toy(&whole, NN_ADDITIVE);
     assert_int_equal(train_toy(&whole, &o, NULL, &expected, &error), IO_OK);
     for (int64_t first = 1; first <= 4; first++) {
@@ -202,6 +208,12 @@ static void test_a_resumed_training_is_the_uninterrupted_one(void **state) {
     }
     close_toy(&whole);
     remove_folder(folder);
+}
+
+static void test_a_resumed_training_is_the_uninterrupted_one(void **state) {
+    (void)state;
+    a_resumed_training_is_the_uninterrupted_one(NN_MUON);
+    a_resumed_training_is_the_uninterrupted_one(NN_ADAMW);
 }
 
 static void test_resuming_refuses_other_settings_other_models_and_no_checkpoint(void **state) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, AdamW.
+/* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, AdamW, Muon.
  *
  * Same style and rules as attn.h: borrowed strided views, one args struct per operation, zero is the default, everything is
  * validated before anything is written, any thread may call, results are the same bits for any number of threads. F32 and F64 run
@@ -167,10 +167,11 @@ ATTN_API attn_status attn_adamw(const attn_adamw_args *a, const attn_exec *exec)
 
 /* One step of Muon (Jordan et al. 2024) for a weight matrix between hidden layers, as torch.optim.Muon computes it with
  * adjust_lr_fn "match_rms_adamw", but for torch's bfloat16: here everything is in the dtype of param.
- *   m = momentum m + (1 - momentum) g;  x = momentum m + (1 - momentum) g;  x /= |x| + 1e-7      with g = gradient * grad_scale
+ *   m = momentum m + (1 - momentum) g;  x = momentum m + (1 - momentum) g;  x /= max(|x|, 1e-7)      with g = gradient * grad_scale
  *   five times: x = 3.4445 x - 4.7750 (x x^T) x + 2.0315 (x x^T)^2 x, which brings the singular values of x near 1
  *   param = (1 - lr * weight_decay) param - lr * 0.2 sqrt(max(rows, cols)) x
- * so that the same lr and weight_decay fit AdamW, which the other parameters are for: biases, norms, embeddings, the last layer. */
+ * so that the same lr and weight_decay fit AdamW, which the other parameters are for: biases, norms, embeddings, the last layer.
+ * One NaN in the gradient makes the whole matrix NaN. */
 typedef struct attn_muon_args {
     attn_tensor param, m;    /* [rows, cols], F32 or F64, updated in place; m is 0 before the first step */
     attn_tensor gradient;    /* same shape and dtype */

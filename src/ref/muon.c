@@ -45,7 +45,7 @@ void ref_muon_step(const ref_muon *o, int64_t rows, int64_t cols, ref_matrix par
             x[i * cols + j] = o->momentum * now + (1 - o->momentum) * g;
             squares += x[i * cols + j] * x[i * cols + j];
         }
-    for (int64_t i = 0; i < rows * cols; i++) x[i] /= sqrt(squares) + REF_MUON_EPSILON;
+    for (int64_t i = 0; i < rows * cols; i++) x[i] /= fmax(sqrt(squares), REF_MUON_EPSILON);
     for (int i = 0; i < REF_MUON_STEPS; i++) newton_schulz(rows, cols, x, y, square, series);
     double step = o->lr * REF_MUON_RMS * sqrt((double)(rows > cols ? rows : cols));
     for (int64_t i = 0; i < rows; i++)

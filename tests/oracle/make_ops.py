@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/data/ops.txt: what torch computes for steps of AdamW, layer norm, RMS norm and the activations, in float64.
+"""Writes tests/data/ops.txt: what torch computes for steps of AdamW and Muon, layer norm, RMS norm and the activations, in float64.
 
-tests/test_adamw.c, tests/test_norm.c and tests/test_activation.c replay it without Python. Each line is a name and its numbers.
+tests/test_adamw.c, tests/test_muon.c, tests/test_norm.c and tests/test_activation.c replay it without Python. Each line is a name and its numbers.
 
     python tests/oracle/make_ops.py
 """
@@ -53,6 +53,20 @@ def lines():
         y.sum().backward()
         yield f"activation.{name}.y", y
         yield f"activation.{name}.dx", leaf.grad
+
+    # Muon: three steps of a wide matrix and of a tall one. torch orthogonalises in bfloat16 whatever the parameter's type is;
+    # float64 in its place shows what it computes.
+    torch.Tensor.bfloat16 = torch.Tensor.clone
+    for name, shape in (("wide", (3, 5)), ("tall", (6, 2))):
+        param = torch.nn.Parameter(torch.randn(shape))
+        optimiser = torch.optim.Muon([param], lr=0.05, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        yield f"muon.{name}.start", param
+        for step in range(1, 4):
+            gradient = torch.randn(shape)
+            yield f"muon.{name}.gradient{step}", gradient
+            param.grad = gradient * 0.5
+            optimiser.step()
+            yield f"muon.{name}.param{step}", param
 
 
 def main():
