@@ -272,7 +272,7 @@ static void test_every_kind_of_attention_learns_the_toy(void **state) {
     static toy t;
     nn_progress p;
     io_error error = { 0 };
-    nn_train_options o = toy_options(120);
+    nn_train_options o = toy_options(180);
     for (int32_t kind = 0; kind < NN_N_ATTENTIONS; kind++) {
         open_toy(&t, kind);
         if (train_toy(&t, &o, NULL, &p, &error)) fail_msg("%s", error.message);
