@@ -221,7 +221,8 @@ static int one_step(training *t, io_error *error) {
     return IO_OK;
 }
 
-/* Measures the model as it is now, and keeps it if it is the best so far: by accuracy, then by loss. */
+/* Measures the model as it is now, and keeps it if it is the best so far: by accuracy, then by loss. Without a validation set the last
+ * is the best, and there is nothing to tell. */
 static int validate(training *t, io_error *error) {
     nn_progress *p = t->progress;
     nn_news news = { .what = NN_NEWS_VALID, .best = true };
@@ -240,7 +241,7 @@ static int validate(training *t, io_error *error) {
         p->best_loss = news.loss;
     }
     p->seconds = t->before + now() - t->started;
-    tell(t, news);
+    if (t->valid) tell(t, news);
     return IO_OK;
 }
 

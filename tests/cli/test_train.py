@@ -227,6 +227,23 @@ class TrainTest(ProgramTest):
         self.assertEqual([e["event"] for e in events if e["event"] != "step"], ["planned"] + ["valid"] * 3)
         self.assertTrue(any(e["best"] for e in events if e["event"] == "valid"))
 
+    def test_too_few_examples_are_not_measured(self):
+        (self.folder / "two.tsv").write_text("text\tlabel\ngood film\tpos\nbad film\tneg\n")
+        done = self.run_attn("train", "two.tsv", "-o", "model", "--epochs", 2, *SMALL)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn(b"validation: none: too few examples", done.stderr)
+        self.assertNotIn(b"validation accuracy", done.stderr)
+
+    def test_each_optimizer_is_itself(self):
+        self.idx()
+        for optimizer in ("muon", "adamw"):
+            self.attn("train", "pictures", "-o", optimizer, "--optimizer", optimizer, "--steps", 4, *SMALL)
+            self.assertIn("Muon" if optimizer == "muon" else "AdamW, 4 steps", (self.folder / optimizer / "README.md").read_text())
+        self.attn("train", "pictures", "-o", "default", "--steps", 4, *SMALL)
+        weights = {name: (self.folder / name / "model.safetensors").read_bytes() for name in ("muon", "adamw", "default")}
+        self.assertEqual(weights["default"], weights["muon"])
+        self.assertNotEqual(weights["adamw"], weights["muon"])
+
     def test_time_is_kept(self):
         data = self.idx()
         start = time.monotonic()
