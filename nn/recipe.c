@@ -175,7 +175,7 @@ void nn_recipe_training(const nn_source *data, size_t n, nn_train_options *o) {
     if (o->batch == 0) o->batch = 64; /* small ones: many updates in few passes */
     if (o->steps == 0 && o->epochs <= 0 && o->seconds <= 0) {
         /* Small sets are seen more often. */
-        double passes = (text ? 235000 : 450000) / (double)n;
+        double passes = (text ? 235000 : 390000) / (double)n;
         o->epochs = fmin(fmax(ceil(passes), 4), 100);
     }
     if (o->optimizer < 0) o->optimizer = text ? NN_ADAMW : NN_MUON;
