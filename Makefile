@@ -22,10 +22,8 @@ test:
 	@$(PYTHON) tests/run.py $(BUILD)
 
 bench: configure
-	@cmake --build $(BUILD) -j $(JOBS) --target bench bench_products bench_softmax
-	@$(BUILD)/bench
-	@$(BUILD)/bench_products
-	@$(BUILD)/bench_softmax
+	@cmake --build $(BUILD) -j $(JOBS) --target attn_program
+	@$(BUILD)/attn bench full
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)

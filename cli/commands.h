@@ -5,7 +5,7 @@
 
 #include "options.h"
 
-extern const command command_softmax, command_attend, command_inspect, command_info;
+extern const command command_softmax, command_attend, command_inspect, command_info, command_bench;
 extern const command command_train, command_eval, command_run, command_explain; /* only in builds with models */
 
 #endif

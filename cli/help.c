@@ -47,7 +47,7 @@ static void describe(text *out, const option *o) {
     }
     size_t start = out->length;
     text_add(out, "  ");
-    if (o->kind == OPTION_ARGUMENT)
+    if (o->kind == OPTION_ARGUMENT || o->kind == OPTION_WORDS)
         text_add(out, "%s", o->name);
     else
         synopsis(out, o);
@@ -69,7 +69,9 @@ void options_help(const command *c, text *out) {
     };
     text_add(out, "Usage: attn %s", c->name);
     for (const option *o = c->options; o->kind; o++) {
-        if (o->kind == OPTION_ARGUMENT)
+        if (o->kind == OPTION_WORDS)
+            text_add(out, " [%s ...]", o->name);
+        else if (o->kind == OPTION_ARGUMENT)
             text_add(out, o->required ? " %s" : " [%s]", o->name);
         else if (o->required)
             text_add(out, " --%s %s", o->name, o->value);

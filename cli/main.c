@@ -34,7 +34,7 @@ static const struct verb {
     { "explain", WITH_MODELS(&command_explain), true },
     { "embed", NULL, true },
     { "check", NULL, true },
-    { "bench", NULL, false },
+    { "bench", &command_bench, false },
     { "inspect", &command_inspect, false },
     { "info", &command_info, false },
 };
@@ -101,6 +101,8 @@ static int run_command(const command *c, int n_words, char *const *words) {
         text out = { 0 };
         options_help(c, &out);
         code = text_print(&out);
+    } else if (!code && c->isa && c->isa(settings) && setenv("ATTN_ISA", c->isa(settings), 1)) {
+        code = fail(IO_NO_ROOM, "out of memory");
     } else if (!code && !(code = check_isa())) {
         attn_exec exec = { 0 };
         attn_status status = attn_pool_open(&exec, threads);

@@ -133,7 +133,9 @@ static int set_value(const option *o, const char *word, void *field) {
 
 /* ---- the walk --------------------------------------------------------------------------------------- */
 
-static bool takes_dashes(const option *o) { return o->kind != OPTION_HEADING && o->kind != OPTION_ARGUMENT; }
+static bool takes_dashes(const option *o) {
+    return o->kind != OPTION_HEADING && o->kind != OPTION_ARGUMENT && o->kind != OPTION_WORDS;
+}
 
 /* Whether the first `length` bytes of word are this option's name, '_' standing for '-'. */
 static bool names(const option *o, const char *word, size_t length) {
@@ -205,6 +207,12 @@ static int take_argument(walk *w, const char *word) {
         if (o->kind == OPTION_CHOICE && o->bare && w->at > 0 && strncmp(w->words[w->at - 1], "--", 2) == 0 &&
             names(o, w->words[w->at - 1] + 2, strlen(w->words[w->at - 1] + 2)))
             return fail(IO_BAD_USAGE, "unexpected '%s'; a value of --%s is written --%s=%s", word, o->name, o->name, word);
+        if (o->kind == OPTION_WORDS) {
+            option_words *all = (option_words *)(void *)(w->settings + o->field);
+            if (all->n == OPTION_MOST_WORDS) return fail(IO_BAD_USAGE, "more than %d of %s", OPTION_MOST_WORDS, o->name);
+            all->word[all->n++] = word;
+            return IO_OK;
+        }
         if (o->kind != OPTION_ARGUMENT) continue;
         const char **field = (const char **)(void *)(w->settings + o->field);
         if (!*field) {

@@ -23,6 +23,7 @@ typedef enum option_kind {
     OPTION_REAL,     /* option_real, finite and within low..high */
     OPTION_SEED,     /* option_seed: 0 .. 2^64-1 */
     OPTION_PAIR,     /* option_pair: two integers L,R, each within low..high */
+    OPTION_WORDS,    /* option_words: all words without dashes that are left */
     OPTION_CHOICE,   /* option_choice: one of the names in `choices`; "name: meaning" is written "name" alone */
 } option_kind;
 
@@ -51,6 +52,12 @@ typedef struct option_choice {
     int32_t value; /* index into the choices */
 } option_choice;
 
+enum { OPTION_MOST_WORDS = 64 };
+typedef struct option_words {
+    int n;
+    const char *word[OPTION_MOST_WORDS];
+} option_words;
+
 typedef struct option {
     const char *name; /* without its dashes; of an argument: what the help calls it */
     option_kind kind;
@@ -67,11 +74,12 @@ typedef struct option {
 /* A verb of the program. */
 typedef struct command {
     const char *name;
-    const char *summary;   /* one line, for the list of verbs */
-    const char *about;     /* for its help: what it does, in sentences; wrapped when printed */
-    const char *examples;  /* for its help, as they are: lines of two blanks and a command */
-    const option *options; /* ended by OPTION_END; --threads and --help are added to every verb */
-    size_t settings_size;  /* of the struct that the options fill in */
+    const char *summary;                      /* one line, for the list of verbs */
+    const char *about;                        /* for its help: what it does, in sentences; wrapped when printed */
+    const char *examples;                     /* for its help, as they are: lines of two blanks and a command */
+    const option *options;                    /* ended by OPTION_END; --threads and --help are added to every verb */
+    size_t settings_size;                     /* of the struct that the options fill in */
+    const char *(*isa)(const void *settings); /* the instruction set that the options ask for, or NULL; may be NULL itself */
     int (*run)(const void *settings, const attn_exec *exec); /* returns the exit code, having said what failed */
 } command;
 

@@ -282,6 +282,17 @@ static void gradients_are_two_products_and_a_sum(void **state) {
         }
 }
 
+static void a_burst_counts_its_operations(void **state) {
+    (void)state;
+    for (int32_t dtype = ATTN_F32; dtype <= ATTN_F64; dtype++) {
+        int64_t once = attn_burst(dtype, 1);
+        assert_true(once > 0);
+        assert_int_equal(attn_burst(dtype, 1000), 1000 * once);
+        assert_int_equal(attn_burst(dtype, 0), 0);
+        assert_int_equal(attn_burst(dtype, -1), 0);
+    }
+}
+
 /* ---- memory and errors ---------------------------------------------------------------------------------------- */
 
 static void lent_workspace_means_no_allocation(void **state) {
@@ -369,6 +380,7 @@ int main(void) {
         TEST(bits_do_not_depend_on_strides),
         TEST(packed_gives_the_same_bits),
         TEST(gradients_are_two_products_and_a_sum),
+        TEST(a_burst_counts_its_operations),
         TEST(lent_workspace_means_no_allocation),
         TEST(a_failing_allocation_is_a_status_and_writes_nothing),
         TEST(wrong_operands_are_refused_and_nothing_is_written),

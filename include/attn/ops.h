@@ -186,6 +186,13 @@ typedef struct attn_muon_args {
 ATTN_API size_t attn_muon_workspace(const attn_muon_args *a, int32_t n_threads);
 ATTN_API attn_status attn_muon(const attn_muon_args *a, const attn_exec *exec);
 
+/* ---- the machine's limit ---------------------------------------------------------------------------------- */
+
+/* Multiplies and adds in registers for so many rounds, independently of memory, with the instruction set in use and elements of 64
+ * bits (ATTN_F64) or 32 (any other dtype), in the calling thread; returns how many floating-point operations that were. Whoever times
+ * it has the peak that products and attention can be measured against. 0 where rounds is not positive. */
+ATTN_API int64_t attn_burst(int32_t dtype, int64_t rounds);
+
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -61,7 +61,7 @@ class CommandLine(ErrorTest):
         self.attend(2, "--quite-another-thing", says="lists all")
 
     def test_verbs_that_are_not_built_say_so(self):
-        self.bad(2, "bench", says="not built in this version")
+        self.bad(2, "embed", says="not built in this version")
         if not json.loads(self.good("info", "--json"))["models"]:
             for verb in ("train", "eval", "run", "explain"):
                 self.bad(2, verb, "x", says="built without models")
