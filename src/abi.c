@@ -8,6 +8,7 @@ _Static_assert(sizeof(attn_tensor) == 112, "attn_tensor");
 _Static_assert(sizeof(attn_exec) == 40, "attn_exec");
 _Static_assert(sizeof(attn_softmax_args) == 752, "attn_softmax_args");
 _Static_assert(sizeof(attn_softmax_grads) == 592, "attn_softmax_grads");
+_Static_assert(sizeof(attn_softmax_tangents) == 480, "attn_softmax_tangents");
 _Static_assert(sizeof(attn_cross_entropy_args) == 848, "attn_cross_entropy_args");
 _Static_assert(sizeof(attn_linear_cross_entropy_args) == 1296, "attn_linear_cross_entropy_args");
 _Static_assert(sizeof(attn_see) == 1048, "attn_see");

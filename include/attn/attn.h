@@ -167,6 +167,21 @@ ATTN_API attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec 
 /* dx_j = scale dy softmax(z)_j. Reads x, mask and bias (not y); dy has the shape of y. */
 ATTN_API attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec);
 
+/* Forward mode: what a change of x does to y. */
+typedef struct attn_softmax_tangents {
+    attn_tensor dx;             /* in, the shape of x: the direction x moves in; y's dtype (of logsumexp x's) or F32 */
+    attn_tensor dy;             /* out, the shape of y: the direction y then moves in; x's dtype or F32; may be dx */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_softmax_tangents;
+
+/* dy_j = scale y_j (dx_j - sum_k y_k dx_k), for gumbel-softmax over the temperature; for log-softmax
+ * scale (dx_j - sum_k exp(y_k) dx_k); for entmax scale r_j (dx_j - sum_k r_k dx_k / sum_k r_k): the backward's formulas, but
+ * for log-softmax's, because the slopes of y_j to x_k and of y_k to x_j are one. 0 where y has no weight, and dx counts nothing
+ * there. Reads what the backward reads. */
+ATTN_API attn_status attn_softmax_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec);
+/* dy = scale sum_j softmax(z)_j dx_j. Reads x, mask and bias (not y); dy has the shape of y. */
+ATTN_API attn_status attn_logsumexp_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec);
+
 /* ---- losses ------------------------------------------------------------------------------------------ */
 
 /* Cross-entropy of softmax(logits), as torch.nn.functional.cross_entropy computes it. With nll_c = logsumexp(logits) - logits_c,

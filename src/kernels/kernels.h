@@ -52,6 +52,9 @@ typedef struct attn_target {
     double sharp, spread;
 } attn_target;
 
+/* Which slopes of a row: softmax's (to a gradient and to a tangent the same), log-softmax's to a gradient, and to a tangent. */
+typedef enum attn_slope { ATTN_SLOPE_SOFTMAX, ATTN_SLOPE_LOG, ATTN_SLOPE_LOG_TANGENT } attn_slope;
+
 /* Long rows may be handed over in pieces, first piece first, whose lengths (but the last) are multiples of ATTN_ROW_PIECE: what is
  * accumulated (peak, sums) then has the same bits as in one call. Outputs may be inputs. */
 enum { ATTN_ROW_PIECE = 256 };
@@ -70,10 +73,11 @@ typedef struct attn_softmax_kernels {
     void (*rows)(bool logarithmic, int64_t rows, int64_t n, const void *z, int64_t z_row, void *y, int64_t y_row);
     /* y[j * y_row + i] = x[i * x_row + j] for i < m, j < n. */
     void (*transpose)(int64_t m, int64_t n, const void *x, int64_t x_row, void *y, int64_t y_row);
-    /* The sum of y dy (dy for log-softmax) over entries that have weight: y is not 0 (-inf). */
-    void (*dy_sum)(bool logarithmic, int64_t n, const void *y, const void *dy, attn_compensated *sum);
-    /* dx = scale y (dy - sum), or scale (dy - exp(y) sum) for log-softmax; 0 where there is no weight. */
-    void (*dx)(bool logarithmic, int64_t n, const void *y, const void *dy, double sum, double scale, void *dx);
+    /* The sum of y dy (log-softmax: dy, of a tangent exp(y) dy) over entries that have weight: y is not 0 (-inf). */
+    void (*dy_sum)(attn_slope slope, int64_t n, const void *y, const void *dy, attn_compensated *sum);
+    /* dx = scale y (dy - sum), or scale (dy - exp(y) sum) for log-softmax, of a tangent scale (dy - sum); 0 where there is no
+     * weight. */
+    void (*dx)(attn_slope slope, int64_t n, const void *y, const void *dy, double sum, double scale, void *dx);
     /* The sums of t_c and of t_c (z_c - max). */
     void (*target_sums)(int64_t n, const void *z, double max, const attn_target *target, attn_compensated *total,
                         attn_compensated *dot);
