@@ -61,7 +61,7 @@ static delta_worker delta_worker_in(const attn_attention_plan *p, attn_arena *a)
 size_t attn_row_deltas_need(const attn_attention_plan *p) {
     attn_arena a = { 0 };
     delta_worker_in(p, &a);
-    size_t again = computes_forward(p) ? attn_blocks_rows_need(p) : 0;
+    size_t again = computes_forward(p) ? attn_blocks_rows_need(p, NULL) : 0;
     return a.used > again ? a.used : again;
 }
 
@@ -117,7 +117,7 @@ void attn_row_deltas_compute(attn_backward *c, attn_session *session) {
     int64_t lanes = attn_kernels_of(p)->q_block;
     if (c->rows.out) {
         attn_attention_plan forward = forward_plan(p, c->rows.out);
-        attn_blocks_rows(&forward, &c->rows.norms, session);
+        attn_blocks_rows(&forward, NULL, &c->rows.norms, session);
     }
     attn_session_run(session, (p->q_len + lanes - 1) / lanes * p->batch * p->heads, delta_item, c);
 }

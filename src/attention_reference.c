@@ -73,6 +73,7 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
 typedef struct reference_job {
     const attn_attention_plan *plan;
     const attn_attention_plan_grads *grads;
+    const attn_attention_plan_tangents *tangents;
 } reference_job;
 
 static size_t rows_bytes(const attn_attention_plan *p) {
@@ -113,6 +114,36 @@ void attn_reference_forward(const attn_attention_plan *p, attn_session *session)
     reference_job job = { .plan = p };
     bool keys_to_write = p->received.rank && p->kv_len > 0; /* a sum over no rows is 0, and is written */
     if (p->q_len > 0 || keys_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
+}
+
+/* ---- forward mode ---------------------------------------------------------------------------------------------- */
+
+attn_need attn_reference_jvp_need(const attn_attention_plan *p) { return (attn_need){ .per_worker = scratch_bytes(p, 0, 1) }; }
+
+static ref_attention_tangents head_tangents(const attn_attention_plan *p, const attn_attention_plan_tangents *t, int64_t b,
+                                            int64_t h) {
+    return (ref_attention_tangents){ .dq = matrix_of(&t->dq, b, h),
+                                     .dk = matrix_of(&t->dk, b, h / p->k_group),
+                                     .dv = matrix_of(&t->dv, b, h / p->v_group),
+                                     .dbias = matrix_of(&t->dbias, b, h),
+                                     .dout = matrix_of(&t->dout, b, h),
+                                     .dlse = vector_of(&t->dlse, b, h) };
+}
+
+static void jvp_head(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    const attn_attention_plan *p = job->plan;
+    int64_t b = item / p->heads, h = item % p->heads;
+    ref_attention head = head_of(p, b, h);
+    ref_attention_tangents t = head_tangents(p, job->tangents, b, h);
+    ref_rows row = rows_in(p, scratch);
+    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL);
+    ref_attention_jvp(&head, &t, &row);
+}
+
+void attn_reference_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session) {
+    reference_job job = { .plan = p, .tangents = t };
+    attn_session_run(session, p->q_len > 0 ? p->batch * p->heads : 0, jvp_head, &job);
 }
 
 /* ---- backward: each item gathers one piece of one gradient ---------------------------------------------------- */

@@ -111,6 +111,27 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
     return x;
 }
 
+/* ---- values and results ------------------------------------------------------------------------------------ */
+
+bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
+                      attn_finiteness *known) {
+    if (kind != ATTN_TILE_PARTLY) return false;
+    if (*known == ATTN_FINITENESS_UNKNOWN)
+        *known = head->kernels->finite(values, (keys.end - keys.begin) * head->p->v_dim) ? ATTN_FINITE : ATTN_NOT_FINITE;
+    return *known == ATTN_NOT_FINITE;
+}
+
+void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    head->kernels->unpack(panel, x->n_written, columns, attn_at(t, at), t->stride[2], columns > 1 ? t->stride[3] : 1);
+}
+
+void attn_write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2];
+    for (int64_t i = 0; i < x->n_written; i++)
+        memcpy(attn_at(t, at + i * t->stride[2]), (const char *)values + (size_t)i * head->size, head->size);
+}
+
 /* ---- masks ----------------------------------------------------------------------------------------------- */
 
 attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {

@@ -79,6 +79,16 @@ attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x
 /* What dropout multiplies the weights of keys j0 .. by, into m.keep; there is dropout. */
 void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys);
 
+/* Whether n_rows of values, in groups of columns, are all finite: found out when a tile asks. */
+typedef enum attn_finiteness { ATTN_FINITENESS_UNKNOWN, ATTN_FINITE, ATTN_NOT_FINITE } attn_finiteness;
+/* A boundary tile multiplies hidden values by 0; if they may be infinite or NaN, it has to skip them. */
+bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
+                      attn_finiteness *known);
+
+/* A block's rows of a result: a panel [v_dim][q_block], and one value per row [batch, heads, q_len]. */
+void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel);
+void attn_write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values);
+
 /* n elements of one value. */
 void attn_fill(void *x, int64_t n, size_t size, double value);
 

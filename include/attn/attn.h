@@ -346,6 +346,26 @@ ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exe
  * of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
 
+/* Forward mode: what a change of q, k, v and bias does to out and lse. Of the dot score and the softmax, with everything else that
+ * attention takes; another score or weighting is ATTN_UNSUPPORTED. */
+typedef struct attn_attention_tangents {
+    attn_tensor dq, dk, dv;     /* in, each optional: the direction of that input, of its shape, its dtype or F32; absent: it stays */
+    attn_tensor dbias;          /* in, optional, broadcasts to the scores as bias does, which has to be there; bias's dtype or F32 */
+    attn_tensor dout;           /* out, optional: the shape of out, q's dtype or F32 */
+    attn_tensor dlse;           /* out, optional: [batch, heads, q_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
+} attn_attention_tangents;
+
+/* Bytes: as attn_attention_workspace. */
+ATTN_API size_t attn_attention_jvp_workspace(const attn_attention_args *a, const attn_attention_tangents *t, int32_t n_threads);
+/* With ds_ij = scale (dq_i . k_j + q_i . dk_j), through the softcap where there is one, plus dbias_ij, over the keys that row i
+ * sees:
+ *     dlse_i = sum_j p_ij ds_ij        dout_i = sum_j p_ij ((ds_ij - dlse_i) v_j + dv_j), p times what dropout multiplies it by
+ * in one sweep over the keys and memory in proportion to q_len + kv_len. Also writes a->out and a->see.lse where they are there,
+ * the same bits as attn_attention; the rest of a->see is checked and not written. A row that sees no key moves by 0; the tangents
+ * of a masked key count nothing, whatever they are. */
+ATTN_API attn_status attn_attention_jvp(const attn_attention_args *a, const attn_attention_tangents *t, const attn_exec *exec);
+
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 
 /* y = x * sigmoid(g), x + g * x, x * g. Need no workspace. */
