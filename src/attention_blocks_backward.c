@@ -376,7 +376,7 @@ static bool own_dtype(const attn_tensor *t, int32_t dtype) { return !t->rank || 
 bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g) {
     int32_t dtype = p->q.dtype;
     /* without query heads there is nothing to sum over: the reference writes the zeros */
-    return p->heads > 0 && attn_blocks_cover(p) && own_dtype(&g->dout, dtype) && own_dtype(&g->dq, dtype) &&
+    return p->heads > 0 && !g->along && attn_blocks_cover(p) && own_dtype(&g->dout, dtype) && own_dtype(&g->dq, dtype) &&
            own_dtype(&g->dk, dtype) && own_dtype(&g->dv, dtype);
 }
 

@@ -563,3 +563,25 @@ attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_pl
     see_lse_alone(plan);
     return ATTN_OK;
 }
+
+/* ---- the second order ------------------------------------------------------------------------------------ */
+
+attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                                attn_attention_plan_tangents *tangents, const attn_attention_args *a,
+                                                const attn_attention_double_grads *g, attn_plan_purpose purpose) {
+    static const char *const names[] = { "ddq", "ddk", "ddv", "ddout", "ddlse" };
+    attn_status s;
+    if (a == NULL || g == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_attention_double_grads");
+    attn_attention_grads first = { .dout = g->dout, .dlse = g->dlse, .dq = g->dq, .dk = g->dk, .dv = g->dv };
+    attn_attention_plan_tangents along = { .dq = g->ddq, .dk = g->ddk, .dv = g->ddv, .dout = g->ddout, .dlse = g->ddlse };
+    attn_tensor *all[] = { &along.dq, &along.dk, &along.dv, &along.dout, &along.dlse };
+    for (int i = 0; purpose == ATTN_PLAN_QUESTION && i < 5; i++) stand_in(all[i]);
+    if ((s = attn_check_reserved("attn_attention_double_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved)) ||
+        (s = attn_attention_plan_backward(plan, grads, a, &first, purpose)) || (s = check_tangents_are_built(plan)) ||
+        (s = plan_tangents(plan, names, a, &along, tangents)))
+        return s;
+    grads->along = tangents;
+    plan->out = plan->lse = (attn_tensor){ 0 }; /* computed again, beside ddout */
+    return ATTN_OK;
+}

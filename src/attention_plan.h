@@ -35,7 +35,10 @@ typedef struct attn_attention_plan {
     int64_t top_k;
 } attn_attention_plan;
 
-/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. */
+struct attn_attention_plan_tangents;
+
+/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. In the second order they
+ * are those of sum ddq dq + ddk dk + ddv dv, the backward's results, and only dq, dk and dv. */
 typedef struct attn_attention_plan_grads {
     attn_tensor dout;          /* [batch, heads, q_len, v_dim], always there */
     attn_tensor dlse;          /* optional [batch, heads, q_len] */
@@ -45,6 +48,8 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dsinks;        /* the same */
     attn_tensor dalpha;        /* optional [1] */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */
+    const struct attn_attention_plan_tangents
+        *along; /* second order: ddq, ddk and ddv, and where ddout and ddlse go. Else NULL */
 } attn_attention_plan_grads;
 
 /* Directions for forward mode, and where its results go. In the second order: the gradients to dq, dk and dv, and to dout and dlse. */
@@ -65,6 +70,10 @@ attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attenti
                                          const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose);
 attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_plan_tangents *tangents,
                                     const attn_attention_args *a, const attn_attention_tangents *t, attn_plan_purpose purpose);
+/* `tangents` is what grads->along points to. */
+attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                                attn_attention_plan_tangents *tangents, const attn_attention_args *a,
+                                                const attn_attention_double_grads *g, attn_plan_purpose purpose);
 
 /* A weight depends on its score alone: rows are divided by nothing. */
 static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {

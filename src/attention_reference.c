@@ -148,8 +148,10 @@ void attn_reference_jvp(const attn_attention_plan *p, const attn_attention_plan_
 
 /* ---- backward: each item gathers one piece of one gradient ---------------------------------------------------- */
 
-static ref_attention_grads head_grads(const attn_attention_plan_grads *g, int64_t b, int64_t h) {
-    return (ref_attention_grads){ .dout = matrix_of(&g->dout, b, h), .dlse = vector_of(&g->dlse, b, h) };
+static ref_attention_grads head_grads(const attn_attention_plan *p, const attn_attention_plan_grads *g, int64_t b, int64_t h) {
+    ref_attention_grads grads = { .dout = matrix_of(&g->dout, b, h), .dlse = vector_of(&g->dlse, b, h) };
+    if (g->along) grads.along = head_tangents(p, g->along, b, h);
+    return grads;
 }
 
 static void dq_of_head(void *context, int64_t item, void *scratch) {
@@ -157,9 +159,10 @@ static void dq_of_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->heads, h = item % p->heads;
     ref_attention head = head_of(p, b, h);
-    ref_attention_grads g = head_grads(job->grads, b, h);
+    ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
     ref_rows row = rows_in(p, scratch);
-    ref_attention_dq(&head, &g, &row, matrix_of(&job->grads->dq, b, h));
+    ref_matrix dq = matrix_of(&job->grads->dq, b, h);
+    (job->grads->along ? ref_attention_second_dq : ref_attention_dq)(&head, &g, &row, dq);
 }
 
 typedef void (*add_gradient)(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *sums);
@@ -170,7 +173,7 @@ static void add_heads(const reference_job *job, int64_t b, int64_t h0, int64_t h
     ref_rows row = rows_in(job->plan, scratch);
     for (int64_t h = h0; h < h1; h++) {
         ref_attention head = head_of(job->plan, b, h);
-        ref_attention_grads g = head_grads(job->grads, b, h);
+        ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
         add(&head, &g, &row, sums);
     }
 }
@@ -185,7 +188,8 @@ static void dk_of_key_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->k_heads, h = item % p->k_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->dim);
-    add_heads(job, b, h * p->k_group, (h + 1) * p->k_group, ref_attention_add_dk, scratch, sums);
+    add_heads(job, b, h * p->k_group, (h + 1) * p->k_group,
+              job->grads->along ? ref_attention_second_add_dk : ref_attention_add_dk, scratch, sums);
     if (p->score == ATTN_COSINE && p->heads > 0) {
         ref_attention head = head_of(p, b, h * p->k_group);
         ref_rows row = rows_in(p, scratch);
@@ -199,7 +203,8 @@ static void dv_of_value_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->v_heads, h = item % p->v_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->v_dim);
-    add_heads(job, b, h * p->v_group, (h + 1) * p->v_group, ref_attention_add_dv, scratch, sums);
+    add_heads(job, b, h * p->v_group, (h + 1) * p->v_group,
+              job->grads->along ? ref_attention_second_add_dv : ref_attention_add_dv, scratch, sums);
     store_matrix(matrix_of(&job->grads->dv, b, h), p->kv_len, p->v_dim, sums);
 }
 
@@ -220,7 +225,7 @@ static void dbias_row(void *context, int64_t item, void *scratch) {
     for (int64_t b = entries.begin; b < entries.end; b++)
         for (int64_t h = heads.begin; h < heads.end; h++) {
             ref_attention head = head_of(p, b, h);
-            ref_attention_grads g = head_grads(job->grads, b, h);
+            ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
             for (int64_t i = queries.begin; i < queries.end; i++)
                 ref_attention_add_dbias(&head, &g, i, &row, sums, t->shape[3] == p->kv_len ? 1 : 0);
         }
@@ -292,6 +297,7 @@ static int64_t items_of(const attn_tensor *t, int32_t inner) {
 
 void attn_reference_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session) {
     reference_job job = { .plan = p, .grads = g };
+    if (g->along && (g->along->dout.rank || g->along->dlse.rank)) attn_reference_jvp(p, g->along, session);
     attn_session_run(session, items_of(&g->dq, 2), dq_of_head, &job);
     attn_session_run(session, items_of(&g->dk, 2), dk_of_key_head, &job);
     attn_session_run(session, items_of(&g->dv, 2), dv_of_value_head, &job);

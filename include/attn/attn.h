@@ -366,6 +366,33 @@ ATTN_API size_t attn_attention_jvp_workspace(const attn_attention_args *a, const
  * of a masked key count nothing, whatever they are. */
 ATTN_API attn_status attn_attention_jvp(const attn_attention_args *a, const attn_attention_tangents *t, const attn_exec *exec);
 
+/* The backward's own backward, of the dot score and the softmax: a loss of dq, dk and dv (gradient penalties, Hessian-vector
+ * products) has the gradients ddq, ddk and ddv to them; these are its gradients to q, k, v, dout and dlse. */
+typedef struct attn_attention_double_grads {
+    attn_tensor dout;           /* in, as in attn_attention_grads, and so is dlse */
+    attn_tensor dlse;
+    attn_tensor ddq, ddk, ddv;  /* in, each optional: the loss's gradient to dq, dk, dv of the backward; their input's shape, its */
+                                /* dtype or F32; absent: 0 */
+    attn_tensor dq, dk, dv;     /* out, each optional: the loss's gradient to q, k, v; as in attn_attention_grads */
+    attn_tensor ddout, ddlse;   /* out, each optional: to dout and dlse; the shape of out, q's dtype or F32; [batch, heads, */
+                                /* q_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
+} attn_attention_double_grads;
+
+/* Bytes: as attn_attention_backward_workspace. */
+ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_args *a, const attn_attention_double_grads *g,
+                                                         int32_t n_threads);
+/* With, over the keys that row i sees and without softcap or dropout,
+ *     r_ij = scale (ddq_i . k_j + q_i . ddk_j)      m_i = sum_j p_ij r_ij          (ddlse = m)
+ *     ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i), dp_ij = dout_i . v_j       (the backward's)
+ *     ddout_i = sum_j p_ij ((r_ij - m_i) v_j + ddv_j)                              (the forward mode's dout along ddq, ddk, ddv)
+ *     x_ij = (r_ij - m_i) ds_ij + p_ij (dout_i . ddv_j - dout_i . ddout_i)
+ * dq_i = scale sum_j (x_ij k_j + ds_ij ddk_j), dk_j = scale sum_i (x_ij q_i + ds_ij ddq_i), dv_j = sum_i p_ij (r_ij - m_i) dout_i;
+ * exact through softcap and dropout too (docs/SEMANTICS.md). Weights are computed again, block by block, never kept. a->out and
+ * a->see are checked; nothing of them is read or written. */
+ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
+                                                    const attn_exec *exec);
+
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 
 /* y = x * sigmoid(g), x + g * x, x * g. Need no workspace. */

@@ -46,6 +46,7 @@ typedef struct ref_rows {
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
     double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *r;          /* [kv_len] tangents of the scores before softcap, in forward mode and the second order */
+    double *x;          /* [kv_len] gradients of the same in the second order */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
     ref_weighting_gradient dweighting;
     bool *live; /* [kv_len] the keys that query i sees */
@@ -86,8 +87,9 @@ void ref_attention_jvp(const ref_attention *a, const ref_attention_tangents *t, 
 /* ---- backward ------------------------------------------------------------------------------------------------ */
 
 typedef struct ref_attention_grads {
-    ref_matrix dout; /* [q_len, v_dim] */
-    ref_vector dlse; /* optional [q_len] */
+    ref_matrix dout;              /* [q_len, v_dim] */
+    ref_vector dlse;              /* optional [q_len] */
+    ref_attention_tangents along; /* in the second order: ddq, ddk and ddv */
 } ref_attention_grads;
 
 /* dq [q_len, dim] of this head. */
@@ -104,5 +106,13 @@ void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads 
 /* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
 void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
                              int64_t step);
+
+/* ---- the second order: attention_double_backward.c ------------------------------------------------------------- */
+
+/* The gradients of sum ddq dq + ddk dk + ddv dv, dq, dk and dv being the backward's. Those to dout and dlse are what
+ * ref_attention_jvp writes along the same directions. The dot score and the softmax alone; each as its namesake above. */
+void ref_attention_second_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq);
+void ref_attention_second_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk);
+void ref_attention_second_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
 
 #endif
