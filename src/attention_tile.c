@@ -54,7 +54,7 @@ static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t
     for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
 }
 
-static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
+attn_rows attn_rows_of(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
     int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
     size_t size = attn_dtype_size(t->dtype);
     if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
@@ -64,7 +64,7 @@ static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0,
 }
 
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    attn_rows rows = rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+    attn_rows rows = attn_rows_of(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
     for (int64_t j = 0; head->p->score == ATTN_COSINE && j < j1 - j0; j++)
         attn_unit_vector((char *)head->m.k + (size_t)(j * rows.row) * head->size, head->p->dim, 1, head->size);
     return rows;
@@ -72,7 +72,7 @@ attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
 
 bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(&p->v, p->v_dim); }
 attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy) {
-    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
+    return attn_rows_of(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
 }
 
 void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1) {

@@ -58,6 +58,8 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
 attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel);
 /* Keys j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1);
+/* Rows of head h of a tensor [batch, heads, length, dim]: in place without a `copy`, which they are to lie densely for. */
+attn_rows attn_rows_of(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy);
 /* Values, the same; `copy` is memory for them, NULL when attn_values_lie_densely. */
 bool attn_values_lie_densely(const attn_attention_plan *p);
 attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy);

@@ -206,6 +206,20 @@ typedef struct attn_additive_gradient {
     void *dweight; /* [dim], added to */
 } attn_additive_gradient;
 
+/* The way back of the way back through a softmax: tiles [n_keys][lane] that are read and then hold results, and what is known of each
+ * lane's row. With p the weight, g the softcap's slope (1 without one) and ds = p (dp - delta):
+ *     s: scores              becomes p (g r - mean)
+ *     dp: dout . v           becomes g ds
+ *     u: dout . ddv          becomes g (p ((g r - mean) (dp - delta) + u - eta) - 2 capped / softcap^2 ds r) */
+typedef struct attn_second_tile {
+    void *s, *dp, *u;
+    const void *r;      /* tangents of scores before softcap */
+    const void *capped; /* scores after it; NULL without one */
+    double softcap;
+    int64_t n_keys;
+    const void *max, *inverse, *delta, *mean, *eta;
+} attn_second_tile;
+
 /* Tiles begin at keys that are multiples of this: what keys are added up together is then the same in every tile. */
 enum { ATTN_KEY_STEP = 4 };
 
@@ -250,6 +264,7 @@ typedef struct attn_attention_kernels {
      * dp. delta per lane: sum of p dp over the keys, less d(lse). Then through the softcap, `capped` being the capped scores. */
     void (*weigh_back[ATTN_WEIGHTINGS])(void *s, void *dp, int64_t n_keys, const void *max, const void *inverse,
                                         const void *delta);
+    void (*softmax_back_twice)(const attn_second_tile *t);
     void (*cap_back)(void *ds, const void *capped, int64_t n_keys, double softcap);
     /* delta[lane] = sum over columns of dout * out, both panels. */
     void (*inner_lanes)(const void *dout, const void *out, int64_t n_cols, void *delta);
