@@ -191,23 +191,37 @@ static attn_attention_double_grads grads_in_f64(const attn_attention_args *a, at
 
 static void normal_problems_are_within_the_published_bound(void **state) {
     (void)state;
-    static const problem_shape shapes[] = { { 1, 2, 1, 2, 100, 300, 64, 40 },
+    static const problem_shape shapes[] = { { 1, 2, 1, 2, 60, 300, 32, 20 },
                                             { 2, 2, 2, 1, 33, 70, 17, 9 },
                                             { 1, 1, 1, 1, 5, 900, 32, 32 },
-                                            { 1, 4, 2, 1, 70, 600, 8, 12 } };
-    for (int i = 0; i < 16; i++) {
-        int32_t dtype = i % 2 ? ATTN_F64 : ATTN_F32;
+                                            { 1, 4, 2, 1, 40, 300, 8, 12 } };
+    for (int i = 0; i < 4; i++) {
+        attn_attention_args wide = problem(shapes[i], ATTN_F64, 26), a = wide;
+        attn_tensor *inputs[] = { &wide.q, &wide.k, &wide.v };
         uint64_t seed = 26;
-        attn_attention_args a = problem(shapes[i / 4], dtype, 26), b;
-        a.causal = i % 4 < 2 ? ATTN_CAUSAL : ATTN_NOT_CAUSAL;
-        if (i / 4 == 1) a.softcap = 3;
-        if (i / 4 == 3) a.dropout = 0.2;
-        b = in_f64(a);
-        attn_attention_double_grads g = grads_of(&a, 15, &seed), exact = grads_in_f64(&b, g);
-        pull(&a, &g);
-        pull_by_reference(&b, &exact);
-        for (int r = 0; r < RESULTS; r++)
-            assert_rms_within(result_names[r], *result(&g, r), *result(&exact, r), gradient_rms_bound(dtype));
+        if (i < 2) wide.causal = ATTN_CAUSAL;
+        if (i == 1) wide.softcap = 3;
+        if (i == 3) wide.dropout = 0.2;
+        for (int n = 0; n < 3; n++) *inputs[n] = dense_copy(dense_copy(*inputs[n], ATTN_F32), ATTN_F64);
+        attn_attention_double_grads exact = grads_of(&wide, 15, &seed);
+        attn_tensor *given[] = { &exact.dout, &exact.dlse, &exact.ddq, &exact.ddk, &exact.ddv };
+        for (int n = 0; n < 5; n++) *given[n] = dense_copy(dense_copy(*given[n], ATTN_F32), ATTN_F64);
+        pull_by_reference(&wide, &exact);
+        for (int32_t d = 0; d < 2; d++) {
+            int32_t dtype = d ? ATTN_F64 : ATTN_F32;
+            a = wide;
+            a.q = dense_copy(wide.q, dtype), a.k = dense_copy(wide.k, dtype), a.v = dense_copy(wide.v, dtype);
+            a.out = tensor_of(dtype, 4, wide.out.shape);
+            attn_attention_double_grads g = { .dout = dense_copy(exact.dout, dtype),
+                                              .dlse = dense_copy(exact.dlse, dtype),
+                                              .ddq = dense_copy(exact.ddq, dtype),
+                                              .ddk = dense_copy(exact.ddk, dtype),
+                                              .ddv = dense_copy(exact.ddv, dtype) };
+            g = fresh_results(&a, g);
+            pull(&a, &g);
+            for (int r = 0; r < RESULTS; r++)
+                assert_rms_within(result_names[r], *result(&g, r), *result(&exact, r), gradient_rms_bound(dtype));
+        }
         free_blocks(NULL);
     }
 }
@@ -400,6 +414,16 @@ static void lent_memory_is_enough_and_a_byte_less_is_refused(void **state) {
     }
 }
 
+static void memory_does_not_grow_with_the_scores(void **state) {
+    (void)state;
+    const int64_t n = 1 << 20;
+    attn_tensor t = attn_bhsd(ATTN_F32, NULL, 1, 1, n, 64);
+    attn_attention_args a = { .q = t, .k = t, .v = t };
+    attn_attention_double_grads g = { t, { 0 }, t, t, t, t, t, t, t, { 0 }, { 0 } };
+    size_t bytes = attn_attention_double_backward_workspace(&a, &g, 1);
+    assert_true(bytes > 0 && bytes < (size_t)n * 64 * 4 * 8);
+}
+
 static void bad_gradients_are_refused_before_anything_is_written(void **state) {
     (void)state;
     uint64_t seed = 35;
@@ -452,6 +476,7 @@ int main(void) {
         cmocka_unit_test_teardown(threads_and_strides_change_no_bit, free_blocks),
         cmocka_unit_test_teardown(a_batch_entry_has_the_bits_it_has_alone, free_blocks),
         cmocka_unit_test_teardown(lent_memory_is_enough_and_a_byte_less_is_refused, free_blocks),
+        cmocka_unit_test_teardown(memory_does_not_grow_with_the_scores, free_blocks),
         cmocka_unit_test_teardown(bad_gradients_are_refused_before_anything_is_written, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
