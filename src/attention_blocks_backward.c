@@ -3,7 +3,7 @@
  * and score gradients are computed once, and dk, dv and this chunk's share of dq are made from them. Chunks have a fixed size;
  * their shares of dq are added up in the order of keys, WAVE chunks at a time so that memory stays a multiple of q.
  *
- * In the second order tiles hold other numbers (attention_gradient.h), and the backward's own score gradients meet ddk and ddq beside:
+ * In the second order tiles hold other numbers (attention_gradient.h), and the backward's own score gradients meet ddk and ddq:
  * dq_i = scale sum_j ds_ij k_j + slope_ij ddk_j, dk_j = scale sum_i ds_ij q_i + slope_ij ddq_i. */
 #include "attention_blocks.h"
 #include "attention_gradient.h"

@@ -2,9 +2,9 @@
 /* The score gradient of blocks: o_i = sum_j p_ij v_j, so dp_ij = do_i . v_j; the weighting takes dp to ds, for which it needs one
  * number per row, delta_i = sum_j p_ij dp_ij = do_i . o_i. Dropout multiplies p in the mix, and so dp as well.
  *
- * In the second order (src/ref/attention_double_backward.c) the score gradient is p_ij (e_ij - sum_k p_ik e_ik), and all that is to be
- * known of a row are its mean tangent m_i and eta_i = do_i . ddo_i, where ddo is the forward's tangent: e_ij less its mean is
- * (r_ij - m_i) (dp_ij - delta_i) + u_ij - eta_i. */
+ * In the second order (src/ref/attention_double_backward.c) the score gradient is p_ij (e_ij - sum_k p_ik e_ik), and all that is
+ * to be known of a row are its mean tangent m_i and eta_i = do_i . ddo_i, where ddo is the forward's tangent: e_ij less its mean
+ * is (r_ij - m_i) (dp_ij - delta_i) + u_ij - eta_i. */
 #include "attention_gradient.h"
 #include "attention_blocks.h"
 #include "ref/element.h"

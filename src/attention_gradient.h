@@ -7,8 +7,8 @@
 #include "attention_tangent.h"
 #include "attention_tile.h"
 
-/* Of every row [batch, heads, q_len]: normalisers, and delta = sum of p dp over its keys, less d(lse). In the second order also the
- * mean tangent of its scores, which is that of its lse, and eta = dout . ddout. */
+/* Of every row [batch, heads, q_len]: normalisers, and delta = sum of p dp over its keys, less d(lse). In the second order also
+ * the mean tangent of its scores, which is that of its lse, and eta = dout . ddout. */
 typedef struct attn_row_deltas {
     attn_row_norms norms;
     char *delta, *mean, *eta;

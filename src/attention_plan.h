@@ -28,8 +28,8 @@ typedef struct attn_attention_plan {
     double alpha;          /* of sparsemax (2), entmax-1.5 and alpha-entmax */
     attn_dropout_rule dropout;
 
-    /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. In forward mode
-     * too: to be written. */
+    /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. In forward
+     * mode too: to be written. */
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
     int32_t scores_stage;
     int64_t top_k;
@@ -37,8 +37,8 @@ typedef struct attn_attention_plan {
 
 struct attn_attention_plan_tangents;
 
-/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. In the second order they
- * are those of sum ddq dq + ddk dk + ddv dv, the backward's results, and only dq, dk and dv. */
+/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. In the second order
+ * they are those of sum ddq dq + ddk dk + ddv dv, the backward's results, and only dq, dk and dv. */
 typedef struct attn_attention_plan_grads {
     attn_tensor dout;          /* [batch, heads, q_len, v_dim], always there */
     attn_tensor dlse;          /* optional [batch, heads, q_len] */
@@ -52,7 +52,8 @@ typedef struct attn_attention_plan_grads {
         *along; /* second order: ddq, ddk and ddv, and where ddout and ddlse go. Else NULL */
 } attn_attention_plan_grads;
 
-/* Directions for forward mode, and where its results go. In the second order: the gradients to dq, dk and dv, and to dout and dlse. */
+/* Directions for forward mode, and where its results go. In the second order: the gradients to dq, dk and dv, and where those to
+ * dout and dlse go. */
 typedef struct attn_attention_plan_tangents {
     attn_tensor dq, dk, dv; /* each optional, shaped as its input */
     attn_tensor dbias;      /* optional, seen as [batch, heads, q_len, kv_len] */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Forward mode by blocks: with weights not yet divided, sum of p ds v + p dv and sum of p ds grow beside out and the row's sum, are
- * rescaled and divided as they are, and in the end dout is the first less the second times out. */
+/* Forward mode by blocks: with weights not yet divided, sum of p ds v + p dv and sum of p ds grow beside out and the row's sum,
+ * are rescaled and divided as they are, and in the end dout is the first less the second times out. */
 #include "attention_tangent.h"
 #include "walk.h"
 

@@ -386,7 +386,8 @@ static bool is_dense(const attn_rows *rows) {
     return true;
 }
 
-/* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy (of a tangent sum exp(y) dy), entmax sum r dy and sum r. */
+/* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy (of a tangent sum exp(y) dy), entmax sum r dy and
+ * sum r. */
 typedef struct gradient_sums {
     attn_compensated dy, shares;
 } gradient_sums;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of forward mode and of second derivatives share: problems of the dot score and the softmax with every other option,
- * directions of their inputs, and the inputs moved along them. */
+/* What the tests of forward mode and of second derivatives share: problems of the dot score and the softmax with every other
+ * option, directions of their inputs, and the inputs moved along them. */
 #ifndef ATTENTION_DIRECTIONS_H
 #define ATTENTION_DIRECTIONS_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The backward's own backward: against central differences of the backward in float64, the symmetry of second derivatives, the kernels
- * within the published bound of the reference, and the rules for masks, groups, bits, memory and refusals. */
+/* The backward's own backward: against central differences of the backward in float64, the symmetry of second derivatives, the
+ * kernels within the published bound of the reference, and the rules for masks, groups, bits, memory and refusals. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Forward mode through the softmax family: against central differences in float64, the transpose of the backward, f32 within its bound
- * of f64, the same bits whatever the strides and threads, and what masked entries do. */
+/* Forward mode through the softmax family: against central differences in float64, the transpose of the backward, f32 within its
+ * bound of f64, the same bits whatever the strides and threads, and what masked entries do. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stddef.h>

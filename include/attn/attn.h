@@ -346,11 +346,11 @@ ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exe
  * of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
 
-/* Forward mode: what a change of q, k, v and bias does to out and lse. Of the dot score and the softmax, with everything else that
- * attention takes; another score or weighting is ATTN_UNSUPPORTED. */
+/* Forward mode: what a change of q, k, v and bias does to out and lse. Of the dot score and the softmax, with everything else
+ * that attention takes; another score or weighting is ATTN_UNSUPPORTED. */
 typedef struct attn_attention_tangents {
-    attn_tensor dq, dk, dv;     /* in, each optional: the direction of that input, of its shape, its dtype or F32; absent: it stays */
-    attn_tensor dbias;          /* in, optional, broadcasts to the scores as bias does, which has to be there; bias's dtype or F32 */
+    attn_tensor dq, dk, dv;     /* in, each optional: the input's direction: its shape, its dtype or F32; absent: it stays */
+    attn_tensor dbias;          /* in, optional: broadcasts as bias does, which has to be there; bias's dtype or F32 */
     attn_tensor dout;           /* out, optional: the shape of out, q's dtype or F32 */
     attn_tensor dlse;           /* out, optional: [batch, heads, q_len], F32 (F64 for F64 input) */
     uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
@@ -371,8 +371,8 @@ ATTN_API attn_status attn_attention_jvp(const attn_attention_args *a, const attn
 typedef struct attn_attention_double_grads {
     attn_tensor dout;           /* in, as in attn_attention_grads, and so is dlse */
     attn_tensor dlse;
-    attn_tensor ddq, ddk, ddv;  /* in, each optional: the loss's gradient to dq, dk, dv of the backward; their input's shape, its */
-                                /* dtype or F32; absent: 0 */
+    attn_tensor ddq, ddk, ddv;  /* in, each optional: the loss's gradient to dq, dk, dv of the backward; their input's shape, */
+                                /* its dtype or F32; absent: 0 */
     attn_tensor dq, dk, dv;     /* out, each optional: the loss's gradient to q, k, v; as in attn_attention_grads */
     attn_tensor ddout, ddlse;   /* out, each optional: to dout and dlse; the shape of out, q's dtype or F32; [batch, heads, */
                                 /* q_len], F32 (F64 for F64 input) */
@@ -387,9 +387,10 @@ ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_ar
  *     ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i), dp_ij = dout_i . v_j       (the backward's)
  *     ddout_i = sum_j p_ij ((r_ij - m_i) v_j + ddv_j)                              (the forward mode's dout along ddq, ddk, ddv)
  *     x_ij = (r_ij - m_i) ds_ij + p_ij (dout_i . ddv_j - dout_i . ddout_i)
- * dq_i = scale sum_j (x_ij k_j + ds_ij ddk_j), dk_j = scale sum_i (x_ij q_i + ds_ij ddq_i), dv_j = sum_i p_ij (r_ij - m_i) dout_i;
- * exact through softcap and dropout too (docs/SEMANTICS.md). Weights are computed again, block by block, never kept. a->out and
- * a->see are checked; nothing of them is read or written. */
+ *     dq_i = scale sum_j (x_ij k_j + ds_ij ddk_j)   dk_j = scale sum_i (x_ij q_i + ds_ij ddq_i)
+ *     dv_j = sum_i p_ij (r_ij - m_i) dout_i
+ * and exact through softcap and dropout too (docs/SEMANTICS.md). Weights are computed again, block by block, never kept. a->out
+ * and a->see are checked; nothing of them is read or written. */
 ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
                                                     const attn_exec *exec);
 

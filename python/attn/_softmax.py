@@ -164,7 +164,10 @@ def softmin_jvp(dx, y, axis=-1, *, scale=1.0):
 
 
 def sparsemax_jvp(dx, y, axis=-1, *, scale=1.0):
-    """What sparsemax's y does when its x moves along dx: on the support of y, dy = scale (dx - mean dx). Arguments as softmax_jvp."""
+    """What sparsemax's y does when its x moves along dx: on the support of y, dy = scale (dx - mean dx).
+
+    Arguments as softmax_jvp.
+    """
     return _jvp(_SPARSEMAX, dx, y, axis, scale, None, None)
 
 
@@ -177,20 +180,25 @@ def entmax15_jvp(dx, y, axis=-1, *, scale=1.0):
 
 
 def entmax_jvp(dx, y, alpha=1.5, axis=-1, *, scale=1.0):
-    """What entmax's y does when its x moves along dx: on the support, with s = y^(2 - alpha), dy = scale s (dx - sum s dx / sum s).
+    """What entmax's y does when its x moves along dx.
 
-    Arguments as softmax_jvp.
+    On the support of y, with s = y^(2 - alpha), dy = scale s (dx - sum s dx / sum s). Arguments as softmax_jvp.
     """
     return _jvp(_ENTMAX, dx, y, axis, scale, alpha, None)
 
 
 def gumbel_softmax_jvp(dx, y_soft, axis=-1, *, temperature=1.0):
-    """What gumbel_softmax does when its x moves along dx: dy = y (dx - sum y dx) / temperature. y_soft is that with hard=False."""
+    """What gumbel_softmax does when its x moves along dx: dy = y (dx - sum y dx) / temperature.
+
+    y_soft is the result with hard=False. Arguments as softmax_jvp.
+    """
     return _jvp(_GUMBEL, dx, y_soft, axis, 1.0, None, temperature)
 
 
 def logsumexp_jvp(dx, x, axis=-1, *, scale=1.0, mask=None, bias=None):
-    """What logsumexp does when its x moves along dx: dy = scale sum softmax(scale * x + bias) dx; 0 of a row without live entries.
+    """What logsumexp does when its x moves along dx: dy = scale sum softmax(scale * x + bias) dx.
+
+    A row without live entries moves by 0.
 
     dx  the direction: the shape of x, its dtype or float32. Other arguments as logsumexp.
 

@@ -206,8 +206,8 @@ typedef struct attn_additive_gradient {
     void *dweight; /* [dim], added to */
 } attn_additive_gradient;
 
-/* The way back of the way back through a softmax: tiles [n_keys][lane] that are read and then hold results, and what is known of each
- * lane's row. With p the weight, g the softcap's slope (1 without one) and ds = p (dp - delta):
+/* The way back of the way back through a softmax: tiles [n_keys][lane] that are read and then hold results, and what is known of
+ * each lane's row. With p the weight, g the softcap's slope (1 without one) and ds = p (dp - delta):
  *     s: scores              becomes p (g r - mean)
  *     dp: dout . v           becomes g ds
  *     u: dout . ddv          becomes g (p ((g r - mean) (dp - delta) + u - eta) - 2 capped / softcap^2 ds r) */

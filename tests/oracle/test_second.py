@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward mode and second derivatives against torch in float64: its autograd through a plain formula, twice, and torch.func.jvp."""
+"""Forward mode and second derivatives against torch in float64: its autograd through a formula, twice, and torch.func.jvp."""
 
 import importlib.util
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward mode and second derivatives in Python: the functions against differences of the package's own, their ranks and refusals."""
+"""Forward mode and second derivatives in Python: against differences of the package's own functions, ranks and refusals."""
 
 import unittest
 
