@@ -78,7 +78,7 @@ static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_att
     if (!along) return w;
     w.tiles.slope = attn_take(a, rows, k->k_block, size);
     w.tiles.r = attn_take(a, k->q_block, k->k_block, size);
-    w.rows = attn_take(a, k->k_block, attn_tangent_columns(p, along), size);
+    w.rows = attn_take(a, attn_tangent_halves(along) * k->k_block, p->dim, size);
     if (along->dk.rank) w.ddk_groups = attn_take(a, keys, p->dim, size);
     if (along->dq.rank) w.ddq = attn_take(a, rows, dim, size);
     if (along->dv.rank) w.ddv_copy = attn_take(a, k->k_block, p->v_dim, size);

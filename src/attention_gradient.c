@@ -169,7 +169,7 @@ attn_gradient_block attn_gradient_block_in(const attn_attention_plan *p, const a
                                   .inverse = attn_take(a, 1, k->q_block, size),
                                   .delta = attn_take(a, 1, k->q_block, size) };
     if (!along) return block;
-    block.along = attn_take(a, attn_tangent_columns(p, along), k->q_block, size);
+    block.along = attn_take(a, attn_tangent_halves(along) * k->q_block, p->dim, size);
     block.mean = attn_take(a, 1, k->q_block, size);
     block.eta = attn_take(a, 1, k->q_block, size);
     return block;

@@ -11,9 +11,7 @@ static bool scores_move(const attn_attention_plan_tangents *t) { return t->dq.ra
 
 /* ---- the product -------------------------------------------------------------------------------------------- */
 
-int64_t attn_tangent_columns(const attn_attention_plan *p, const attn_attention_plan_tangents *t) {
-    return (t->dq.rank ? p->dim : 0) + (t->dk.rank ? p->dim : 0);
-}
+int64_t attn_tangent_halves(const attn_attention_plan_tangents *t) { return (t->dq.rank != 0) + (t->dk.rank != 0); }
 
 void attn_tangent_panel(const attn_head *head, const attn_attention_plan_tangents *t, const attn_query_block *x, void *panel) {
     int64_t dim = head->p->dim, lanes = head->kernels->q_block;
@@ -29,7 +27,7 @@ void attn_tangent_panel(const attn_head *head, const attn_attention_plan_tangent
 
 void attn_tangent_rows(const attn_head *head, const attn_attention_plan_tangents *t, int64_t j0, int64_t j1, attn_rows k,
                        void *rows) {
-    int64_t dim = head->p->dim, columns = attn_tangent_columns(head->p, t);
+    int64_t dim = head->p->dim, columns = attn_tangent_halves(t) * dim;
     int64_t at = head->b * t->dk.stride[0] + head->h / head->p->k_group * t->dk.stride[1];
     for (int64_t j = j0; j < j1; j++) {
         char *to = (char *)rows + (size_t)((j - j0) * columns) * head->size;
@@ -43,7 +41,7 @@ void attn_tangent_rows(const attn_head *head, const attn_attention_plan_tangents
 
 void attn_tangent_product(const attn_head *head, const attn_attention_plan_tangents *t, const void *panel, const char *rows,
                           int64_t n_keys, void *ds) {
-    int64_t columns = attn_tangent_columns(head->p, t);
+    int64_t columns = attn_tangent_halves(t) * head->p->dim;
     head->kernels->score[ATTN_DOT](&(attn_score_tile){
         .q = panel, .k = rows, .k_row = columns, .n_keys = n_keys, .dim = columns, .scale = head->p->scale, .s = ds });
 }
@@ -53,7 +51,7 @@ void attn_tangent_product(const attn_head *head, const attn_attention_plan_tange
 attn_tangent_unit attn_tangent_unit_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
-    attn_tangent_unit u = { .rows = attn_take(a, k->k_block, attn_tangent_columns(p, t), size) };
+    attn_tangent_unit u = { .rows = attn_take(a, attn_tangent_halves(t) * k->k_block, p->dim, size) };
     if (t->dv.rank) u.dv = attn_take(a, k->k_block, p->v_dim, size);
     if (!scores_move(t)) return u;
     u.ones = attn_take(a, k->k_block, 1, size);
@@ -66,7 +64,7 @@ attn_tangent_unit attn_tangent_unit_in(const attn_attention_plan *p, const attn_
 attn_tangent_block attn_tangent_block_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     size_t size = attn_dtype_size(p->q.dtype);
-    return (attn_tangent_block){ .panel = attn_take(a, attn_tangent_columns(p, t), k->q_block, size),
+    return (attn_tangent_block){ .panel = attn_take(a, attn_tangent_halves(t) * k->q_block, p->dim, size),
                                  .o = attn_take(a, p->v_dim, k->q_block, size),
                                  .mean = attn_take(a, 1, k->q_block, size) };
 }
@@ -104,7 +102,7 @@ static void add_bias_tangent(const attn_head *head, const attn_tensor *dbias, at
 
 void attn_tangent_scores(const attn_head *head, const attn_attention_plan_tangents *t, attn_tangent_unit *unit,
                          const attn_tangent_block *block, const attn_query_block *x, int64_t j0, int64_t n_keys) {
-    int64_t columns = attn_tangent_columns(head->p, t);
+    int64_t columns = attn_tangent_halves(t) * head->p->dim;
     if (!scores_move(t)) return;
     attn_tangent_product(head, t, block->panel, unit->rows + (size_t)((j0 - unit->keys.begin) * columns) * head->size, n_keys,
                          unit->ds);

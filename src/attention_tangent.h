@@ -8,8 +8,8 @@
 
 #include "attention_tile.h"
 
-/* Columns of the two rows. */
-int64_t attn_tangent_columns(const attn_attention_plan *p, const attn_attention_plan_tangents *t);
+/* How many halves there are: columns are so many times dim. */
+int64_t attn_tangent_halves(const attn_attention_plan_tangents *t);
 /* [dq q] of a block, [columns][q_block]. */
 void attn_tangent_panel(const attn_head *head, const attn_attention_plan_tangents *t, const attn_query_block *x, void *panel);
 /* [k dk] of keys j0 .. j1 - 1, [keys][columns]; `k` are the keys. */

@@ -191,11 +191,11 @@ static attn_attention_double_grads grads_in_f64(const attn_attention_args *a, at
 
 static void normal_problems_are_within_the_published_bound(void **state) {
     (void)state;
-    static const problem_shape shapes[] = { { 1, 2, 1, 2, 60, 300, 32, 20 },
-                                            { 2, 2, 2, 1, 33, 70, 17, 9 },
-                                            { 1, 1, 1, 1, 5, 900, 32, 32 },
-                                            { 1, 4, 2, 1, 40, 300, 8, 12 } };
-    for (int i = 0; i < 4; i++) {
+    static const problem_shape shapes[] = { { 1, 2, 1, 2, 60, 300, 32, 20 }, { 2, 2, 2, 1, 33, 70, 17, 9 },
+                                            { 1, 1, 1, 1, 5, 900, 32, 32 },  { 1, 4, 2, 1, 40, 300, 8, 12 },
+                                            { 1, 1, 1, 1, 12, 2300, 6, 5 }, /* more than one wave of chunks */
+                                            { 1, 2, 1, 2, 300, 60, 8, 9 } };
+    for (int i = 0; i < 6; i++) {
         attn_attention_args wide = problem(shapes[i], ATTN_F64, 26), a = wide;
         attn_tensor *inputs[] = { &wide.q, &wide.k, &wide.v };
         uint64_t seed = 26;
@@ -424,6 +424,16 @@ static void memory_does_not_grow_with_the_scores(void **state) {
     assert_true(bytes > 0 && bytes < (size_t)n * 64 * 4 * 8);
 }
 
+static void a_head_size_beyond_all_memory_is_counted_without_overflow(void **state) {
+    (void)state;
+    const int64_t dim = INT64_MAX / 8;
+    attn_tensor q = attn_bhsd(ATTN_F32, NULL, 1, 1, 0, dim), v = attn_bhsd(ATTN_F32, NULL, 1, 1, 0, 4);
+    attn_attention_args a = { .q = q, .k = q, .v = v };
+    attn_attention_double_grads g = { .dout = v, .ddq = q, .ddk = q, .ddv = v, .dq = q, .dk = q, .dv = v };
+    assert_true(attn_attention_double_backward_workspace(&a, &g, 1) == SIZE_MAX);
+    assert_int_equal(attn_attention_double_backward(&a, &g, NULL), ATTN_NO_MEMORY);
+}
+
 static void bad_gradients_are_refused_before_anything_is_written(void **state) {
     (void)state;
     uint64_t seed = 35;
@@ -477,6 +487,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_batch_entry_has_the_bits_it_has_alone, free_blocks),
         cmocka_unit_test_teardown(lent_memory_is_enough_and_a_byte_less_is_refused, free_blocks),
         cmocka_unit_test_teardown(memory_does_not_grow_with_the_scores, free_blocks),
+        cmocka_unit_test_teardown(a_head_size_beyond_all_memory_is_counted_without_overflow, free_blocks),
         cmocka_unit_test_teardown(bad_gradients_are_refused_before_anything_is_written, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

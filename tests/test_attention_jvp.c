@@ -211,8 +211,9 @@ static void normal_problems_are_within_the_published_rms_bound(void **state) {
     (void)state;
     static const problem_shape shapes[] = { { 1, 2, 1, 2, 100, 300, 64, 40 },
                                             { 2, 2, 2, 2, 33, 70, 17, 9 },
-                                            { 1, 1, 1, 1, 5, 900, 32, 32 } };
-    for (int i = 0; i < 6; i++) {
+                                            { 1, 1, 1, 1, 5, 900, 32, 32 },
+                                            { 1, 1, 1, 1, 300, 60, 8, 9 } };
+    for (int i = 0; i < 8; i++) {
         int32_t dtype = i % 2 ? ATTN_F64 : ATTN_F32;
         uint64_t seed = 7;
         attn_attention_args a = problem(shapes[i / 2], dtype, 7), b;
@@ -401,6 +402,16 @@ static void memory_does_not_grow_with_the_scores(void **state) {
     assert_true(bytes > 0 && bytes < (size_t)n * 128);
 }
 
+static void a_head_size_beyond_all_memory_is_counted_without_overflow(void **state) {
+    (void)state;
+    const int64_t dim = INT64_MAX / 8;
+    attn_tensor q = attn_bhsd(ATTN_F32, NULL, 1, 1, 0, dim), v = attn_bhsd(ATTN_F32, NULL, 1, 1, 0, 4);
+    attn_attention_args a = { .q = q, .k = q, .v = v };
+    attn_attention_tangents t = { .dq = q, .dk = q, .dv = v };
+    assert_true(attn_attention_jvp_workspace(&a, &t, 1) == SIZE_MAX);
+    assert_int_equal(attn_attention_jvp(&a, &t, NULL), ATTN_NO_MEMORY);
+}
+
 static void bad_tangents_are_refused_before_anything_is_written(void **state) {
     (void)state;
     uint64_t seed = 15;
@@ -456,6 +467,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_batch_entry_has_the_bits_it_has_alone, free_blocks),
         cmocka_unit_test_teardown(lent_memory_is_enough_and_a_byte_less_is_refused, free_blocks),
         cmocka_unit_test_teardown(memory_does_not_grow_with_the_scores, free_blocks),
+        cmocka_unit_test_teardown(a_head_size_beyond_all_memory_is_counted_without_overflow, free_blocks),
         cmocka_unit_test_teardown(bad_tangents_are_refused_before_anything_is_written, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -347,7 +347,7 @@ ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exe
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
 
 /* Forward mode: what a change of q, k, v and bias does to out and lse. Of the dot score and the softmax, with everything else
- * that attention takes; another score or weighting is ATTN_UNSUPPORTED. */
+ * that attention takes; another score or weighting is not built yet. */
 typedef struct attn_attention_tangents {
     attn_tensor dq, dk, dv;     /* in, each optional: the input's direction: its shape, its dtype or F32; absent: it stays */
     attn_tensor dbias;          /* in, optional: broadcasts as bias does, which has to be there; bias's dtype or F32 */
@@ -366,8 +366,9 @@ ATTN_API size_t attn_attention_jvp_workspace(const attn_attention_args *a, const
  * of a masked key count nothing, whatever they are. */
 ATTN_API attn_status attn_attention_jvp(const attn_attention_args *a, const attn_attention_tangents *t, const attn_exec *exec);
 
-/* The backward's own backward, of the dot score and the softmax: a loss of dq, dk and dv (gradient penalties, Hessian-vector
- * products) has the gradients ddq, ddk and ddv to them; these are its gradients to q, k, v, dout and dlse. */
+/* The backward's own backward, of the dot score and the softmax (others are not built yet): a loss of dq, dk and dv (gradient
+ * penalties, Hessian-vector products) has the gradients ddq, ddk and ddv to them; these are its gradients to q, k, v, dout and
+ * dlse. */
 typedef struct attn_attention_double_grads {
     attn_tensor dout;           /* in, as in attn_attention_grads, and so is dlse */
     attn_tensor dlse;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of attention, forward and backward, for one head: plain loops over one row of scores at a time, in double.
- * Read attention.c first, then weighting.c, then attention_backward.c. */
+ * Read attention.c first, then weighting.c, then attention_backward.c; attention_jvp.c and
+ * attention_double_backward.c differentiate once more. */
 #ifndef ATTN_REF_ATTENTION_H
 #define ATTN_REF_ATTENTION_H
 
