@@ -21,7 +21,7 @@ static sum_worker sum_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     sum_worker w = { .m = attn_tile_memory_in(p, false, a),
                      .tile = attn_gradient_tile_in(p, a),
-                     .block = attn_gradient_block_in(p, a),
+                     .block = attn_gradient_block_in(p, NULL, a),
                      .total = attn_take(a, k->k_block, k->q_block, sizeof(double)) };
     if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, attn_dtype_size(p->q.dtype));
     return w;

@@ -54,7 +54,7 @@ static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t
     for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
 }
 
-static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
+attn_rows attn_rows_of(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
     int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
     size_t size = attn_dtype_size(t->dtype);
     if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
@@ -64,7 +64,7 @@ static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0,
 }
 
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    attn_rows rows = rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+    attn_rows rows = attn_rows_of(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
     for (int64_t j = 0; head->p->score == ATTN_COSINE && j < j1 - j0; j++)
         attn_unit_vector((char *)head->m.k + (size_t)(j * rows.row) * head->size, head->p->dim, 1, head->size);
     return rows;
@@ -72,7 +72,7 @@ attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
 
 bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(&p->v, p->v_dim); }
 attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy) {
-    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
+    return attn_rows_of(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
 }
 
 void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1) {
@@ -109,6 +109,27 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
     for (int64_t i = 0; head->p->score == ATTN_COSINE && i < x.n_rows; i++)
         attn_unit_vector((char *)panel + (size_t)i * head->size, head->p->dim, rows, head->size);
     return x;
+}
+
+/* ---- values and results ------------------------------------------------------------------------------------ */
+
+bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
+                      attn_finiteness *known) {
+    if (kind != ATTN_TILE_PARTLY) return false;
+    if (*known == ATTN_FINITENESS_UNKNOWN)
+        *known = head->kernels->finite(values, (keys.end - keys.begin) * head->p->v_dim) ? ATTN_FINITE : ATTN_NOT_FINITE;
+    return *known == ATTN_NOT_FINITE;
+}
+
+void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    head->kernels->unpack(panel, x->n_written, columns, attn_at(t, at), t->stride[2], columns > 1 ? t->stride[3] : 1);
+}
+
+void attn_write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2];
+    for (int64_t i = 0; i < x->n_written; i++)
+        memcpy(attn_at(t, at + i * t->stride[2]), (const char *)values + (size_t)i * head->size, head->size);
 }
 
 /* ---- masks ----------------------------------------------------------------------------------------------- */

@@ -58,6 +58,8 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
 attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel);
 /* Keys j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1);
+/* Rows of head h of a tensor [batch, heads, length, dim]: in place without a `copy`, which they are to lie densely for. */
+attn_rows attn_rows_of(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy);
 /* Values, the same; `copy` is memory for them, NULL when attn_values_lie_densely. */
 bool attn_values_lie_densely(const attn_attention_plan *p);
 attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy);
@@ -78,6 +80,16 @@ attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x
 
 /* What dropout multiplies the weights of keys j0 .. by, into m.keep; there is dropout. */
 void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys);
+
+/* Whether n_rows of values, in groups of columns, are all finite: found out when a tile asks. */
+typedef enum attn_finiteness { ATTN_FINITENESS_UNKNOWN, ATTN_FINITE, ATTN_NOT_FINITE } attn_finiteness;
+/* A boundary tile multiplies hidden values by 0; if they may be infinite or NaN, it has to skip them. */
+bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
+                      attn_finiteness *known);
+
+/* A block's rows of a result: a panel [v_dim][q_block], and one value per row [batch, heads, q_len]. */
+void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel);
+void attn_write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values);
 
 /* n elements of one value. */
 void attn_fill(void *x, int64_t n, size_t size, double value);
