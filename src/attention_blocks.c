@@ -34,7 +34,7 @@ typedef struct worker {
 
 static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     worker w = { .m = attn_tile_memory_in(p, true, a), .t = t };
     if (t) w.tangent = attn_tangent_unit_in(p, t, a);
     for (int i = 0; i < GROUP; i++) {
@@ -173,9 +173,8 @@ static void forward_item(void *context, int64_t item, void *scratch) {
 /* ---- the call ---------------------------------------------------------------------------------------------- */
 
 bool attn_blocks_cover(const attn_attention_plan *p) {
-    int32_t dtype = p->q.dtype;
-    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && (!p->out.rank || p->out.dtype == dtype) &&
-           (!p->bias.rank || p->bias.dtype == dtype) && (!p->score_weight.rank || p->score_weight.dtype == dtype);
+    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && attn_kernels_take(p, &p->out) &&
+           attn_kernels_take(p, &p->bias) && attn_kernels_take(p, &p->score_weight);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
@@ -212,7 +211,7 @@ void attn_blocks_forward(const attn_attention_plan *p, attn_session *session) {
 bool attn_blocks_cover_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t) {
     const attn_tensor *all[] = { &t->dq, &t->dk, &t->dv, &t->dbias, &t->dout };
     for (int i = 0; i < 5; i++)
-        if (all[i]->rank && all[i]->dtype != p->q.dtype) return false;
+        if (!attn_kernels_take(p, all[i])) return false;
     return attn_blocks_cover(p);
 }
 

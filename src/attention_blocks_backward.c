@@ -23,7 +23,7 @@ static bool additive(const attn_attention_plan *p) { return p->score == ATTN_ADD
 static bool cosine(const attn_attention_plan *p) { return p->score == ATTN_COSINE; }
 
 static int64_t whole_vectors(const attn_attention_plan *p, int64_t columns) {
-    int64_t lanes = attn_kernels_for(p->q.dtype)->lanes;
+    int64_t lanes = attn_kernels_for(attn_computing_dtype(p))->lanes;
     return (columns + lanes - 1) / lanes * lanes;
 }
 
@@ -60,7 +60,7 @@ typedef struct chunk_worker {
 
 static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *along, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     int64_t dim = whole_vectors(p, p->dim), v_dim = whole_vectors(p, p->v_dim), rows = (int64_t)GROUP * k->q_block;
     int64_t keys = (int64_t)CHUNK * k->k_block;
     chunk_worker w = { .m = attn_tile_memory_in(p, false, a),
@@ -187,7 +187,12 @@ static void gather(const attn_head *head, const chunk_worker *w, const void *a, 
 /* Rows i0 .. i0 + n - 1 of the head's q or dout, in lines. */
 static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, void *lines) {
     int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + i0 * t->stride[2];
-    head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+    if (t->dtype == head->dtype) {
+        head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+        return;
+    }
+    attn_load_rows(head, t, at, t->stride[2], t->stride[3], n, t->shape[3], head->m.wide);
+    head->kernels->pack_lines(head->m.wide, t->shape[3], 1, n, t->shape[3], lines);
 }
 
 /* The same of q with length 1. */
@@ -197,7 +202,7 @@ static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n
     for (int64_t i = 0; i < n; i++) {
         char *row = (char *)rows + (size_t)(i * dim) * head->size;
         int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + (i0 + i) * q->stride[2];
-        for (int64_t d = 0; d < dim; d++) memcpy(row + (size_t)d * head->size, attn_at(q, at + d * q->stride[3]), head->size);
+        attn_load_elements(head, q, at, q->stride[3], dim, row);
         attn_unit_vector(row, dim, 1, head->size);
     }
     head->kernels->pack_lines(rows, dim, 1, n, dim, lines);
@@ -207,7 +212,7 @@ static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n
 static void load_directions(const attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w) {
     attn_tangent_rows(head, along, w->unit.begin, w->unit.end, w->k, w->rows);
     if (along->dv.rank)
-        w->ddv = attn_rows_of(&along->dv, head->b, head->h / head->p->v_group, w->unit.begin, w->unit.end, w->ddv_copy);
+        w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->unit.begin, w->unit.end, w->ddv_copy);
 }
 
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
@@ -273,12 +278,12 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
 /* ---- a chunk of keys ----------------------------------------------------------------------------------------- */
 
 /* Rows of a chunk into a gradient. */
-static void write_chunk(const attn_tensor *t, int64_t b, int64_t h, attn_key_range keys, const void *rows, int64_t row,
-                        size_t size) {
-    int64_t at = b * t->stride[0] + h * t->stride[1];
+static void write_chunk(const attn_head *head, const attn_tensor *t, int64_t own, attn_key_range keys, const void *rows,
+                        int64_t row) {
+    int64_t at = head->b * t->stride[0] + own * t->stride[1];
     for (int64_t j = keys.begin; j < keys.end; j++)
-        attn_copy_strided(size, t->shape[3], (const char *)rows + (size_t)((j - keys.begin) * row) * size, 1,
-                          attn_at(t, at + j * t->stride[2]), t->stride[3]);
+        attn_store_elements(head, (const char *)rows + (size_t)((j - keys.begin) * row) * head->size, t->shape[3], t,
+                            at + j * t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1);
 }
 
 /* A chunk of keys, or of their directions, in groups of columns. */
@@ -292,18 +297,19 @@ static void pack_chunk(const attn_head *head, const attn_tensor *k, attn_key_ran
             attn_rows rows = attn_keys_at(head, j, j + n);
             head->kernels->pack_groups(rows.data, rows.row, 1, n, dim, groups);
         } else {
-            head->kernels->pack_groups(attn_at(k, at + j * k->stride[2]), k->stride[2], k->stride[3], n, dim, groups);
+            attn_pack_groups(head, k, at + j * k->stride[2], k->stride[2], k->stride[3], n, dim, groups);
         }
     }
 }
 
 /* dk through the length of the keys. */
-static void finish_cosine(const attn_attention_plan *p, int64_t b, int64_t own, attn_key_range keys, void *dk, int64_t row) {
-    const attn_tensor *k = &p->k;
-    size_t size = attn_dtype_size(k->dtype);
-    for (int64_t j = keys.begin; j < keys.end; j++)
-        attn_unit_gradient(attn_at(k, b * k->stride[0] + own * k->stride[1] + j * k->stride[2]), k->stride[3],
-                           (char *)dk + (size_t)((j - keys.begin) * row) * size, 1, p->dim, size);
+static void finish_cosine(const attn_head *head, int64_t own, attn_key_range keys, void *dk, int64_t row, void *key) {
+    const attn_tensor *k = &head->p->k;
+    for (int64_t j = keys.begin; j < keys.end; j++) {
+        attn_load_elements(head, k, head->b * k->stride[0] + own * k->stride[1] + j * k->stride[2], k->stride[3], head->p->dim,
+                           key);
+        attn_unit_gradient(key, 1, (char *)dk + (size_t)((j - keys.begin) * row) * head->size, 1, head->p->dim, head->size);
+    }
 }
 
 static void chunk_item(void *context, int64_t item, void *scratch) {
@@ -311,7 +317,7 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = c->c->p;
     attn_arena arena = { .begin = scratch };
     chunk_worker w = chunk_worker_in(p, c->c->g->along, &arena);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     const attn_attention_kernels *kernels = attn_kernels_of(p);
     int64_t own_heads = p->heads / c->group, owners = p->batch * own_heads, chunk = item / owners;
     int64_t b = item % owners / own_heads, own = item % own_heads, length = (int64_t)CHUNK * kernels->k_block;
@@ -327,9 +333,10 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
         for (int64_t i0 = 0; i0 < p->q_len; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
     attn_scale_elements(w.dk, n_keys * dim, size, p->scale);
-    if (c->dk && cosine(p)) finish_cosine(p, b, own, keys, w.dk, dim);
-    if (c->dk) write_chunk(&c->c->g->dk, b, own, keys, w.dk, dim, size);
-    if (c->dv) write_chunk(&c->c->g->dv, b, own, keys, w.dv, v_dim, size);
+    const attn_head any = attn_head_at(p, b, own * c->group, w.m);
+    if (c->dk && cosine(p)) finish_cosine(&any, own, keys, w.dk, dim, w.unit_q);
+    if (c->dk) write_chunk(&any, &c->c->g->dk, own, keys, w.dk, dim);
+    if (c->dv) write_chunk(&any, &c->c->g->dv, own, keys, w.dv, v_dim);
 }
 
 /* ---- dq: the sum of its shares --------------------------------------------------------------------------------- */
@@ -348,11 +355,10 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     const wave_context *c = context;
     const attn_attention_plan *p = c->c->p;
     const attn_tensor *dq = &c->c->g->dq;
-    attn_head head = { .p = p, .kernels = attn_kernels_of(p), .size = attn_dtype_size(p->q.dtype) };
-    int64_t head_number = item / c->n_blocks, block = item % c->n_blocks, lanes = head.kernels->q_block, n = p->dim * lanes;
-    (void)scratch;
-    head.b = head_number / p->heads;
-    head.h = head_number % p->heads;
+    attn_arena arena = { .begin = scratch };
+    int64_t head_number = item / c->n_blocks, block = item % c->n_blocks;
+    const attn_head head = attn_head_at(p, head_number / p->heads, head_number % p->heads, attn_tile_memory_in(p, false, &arena));
+    int64_t lanes = head.kernels->q_block, n = p->dim * lanes;
     char *total = panel_at(c, &head, c->totals, block);
     int64_t begin = c->first_chunk == 0 ? 1 : 0;
     if (c->n_chunks == 0)
@@ -363,13 +369,14 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     int64_t length = (int64_t)CHUNK * head.kernels->k_block, i0 = block * lanes;
     if ((c->first_chunk + c->n_chunks) * length < p->kv_len) return;
     attn_scale_elements(total, n, head.size, p->scale);
+    const attn_query_block x = { .i0 = i0, .n_written = p->q_len - i0 < lanes ? p->q_len - i0 : lanes };
     const attn_tensor *q = &p->q;
-    for (int64_t i = i0; cosine(p) && i < i0 + lanes && i < p->q_len; i++)
-        attn_unit_gradient(attn_at(q, head.b * q->stride[0] + head.h * q->stride[1] + i * q->stride[2]), q->stride[3],
-                           total + (size_t)(i - i0) * head.size, lanes, p->dim, head.size);
-    int64_t at = head.b * dq->stride[0] + head.h * dq->stride[1] + i0 * dq->stride[2];
-    head.kernels->unpack(total, p->q_len - i0 < lanes ? p->q_len - i0 : lanes, p->dim, attn_at(dq, at), dq->stride[2],
-                         p->dim > 1 ? dq->stride[3] : 1);
+    for (int64_t i = 0; cosine(p) && i < x.n_written; i++) {
+        int64_t at = head.b * q->stride[0] + head.h * q->stride[1] + (i0 + i) * q->stride[2];
+        attn_load_elements(&head, q, at, q->stride[3], p->dim, head.m.k);
+        attn_unit_gradient(head.m.k, 1, total + (size_t)i * head.size, lanes, p->dim, head.size);
+    }
+    attn_write_panel(&head, &x, dq, total);
 }
 
 /* ---- the call ---------------------------------------------------------------------------------------------- */
@@ -381,7 +388,7 @@ static int64_t chunks_of(const attn_attention_plan *p) {
 
 static wave_context wave_in(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_arena *shared) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     wave_context c = { .n_blocks = (p->q_len + k->q_block - 1) / k->q_block };
     if (!g->dq.rank) return c;
     /* batch * heads * blocks is at most the number of q's elements */
@@ -408,13 +415,11 @@ static void run_waves(wave_context *c, attn_session *session, bool dq, bool dk, 
     }
 }
 
-static bool own_dtype(const attn_tensor *t, int32_t dtype) { return !t->rank || t->dtype == dtype; }
-
 bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g) {
-    int32_t dtype = p->q.dtype;
     /* without query heads there is nothing to sum over: the reference writes the zeros */
     return p->heads > 0 && attn_blocks_cover(p) && (!g->along || attn_blocks_cover_jvp(p, g->along)) &&
-           own_dtype(&g->dout, dtype) && own_dtype(&g->dq, dtype) && own_dtype(&g->dk, dtype) && own_dtype(&g->dv, dtype);
+           attn_kernels_take(p, &g->dout) && attn_kernels_take(p, &g->dq) && attn_kernels_take(p, &g->dk) &&
+           attn_kernels_take(p, &g->dv);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }

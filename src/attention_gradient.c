@@ -25,11 +25,12 @@ void attn_scale_elements(void *x, int64_t n, size_t size, double by) {
 /* Out gives delta, and lse the softmax's normaliser. */
 static bool computes_forward(const attn_attention_plan *p) {
     if (attn_plan_is_elementwise(p)) return false;
-    return !p->out.rank || p->weighting != ATTN_WEIGHT_SOFTMAX || !p->lse.rank;
+    /* an out of 16 bits is rounded too coarsely for delta */
+    return !p->out.rank || p->out.dtype != attn_computing_dtype(p) || p->weighting != ATTN_WEIGHT_SOFTMAX || !p->lse.rank;
 }
 
 attn_row_deltas attn_row_deltas_in(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_arena *shared) {
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_row_deltas rows = { .norms = attn_row_norms_in(p, shared),
                              .delta = attn_take(shared, p->batch * p->heads, p->q_len, size) };
     /* batch * heads * q_len elements fit in memory: q has more */
@@ -43,7 +44,7 @@ attn_row_deltas attn_row_deltas_in(const attn_attention_plan *p, const attn_atte
 
 /* Dense [batch, heads, q_len, v_dim]. */
 static attn_tensor like_out(const attn_attention_plan *p, void *data) {
-    return attn_bhsd(p->q.dtype, data, p->batch, p->heads, p->q_len, p->v_dim);
+    return attn_bhsd(attn_computing_dtype(p), data, p->batch, p->heads, p->q_len, p->v_dim);
 }
 
 /* The plan of a forward that computes out, and nothing to be seen. */
@@ -59,7 +60,7 @@ static attn_attention_plan_tangents forward_tangents(const attn_backward *c) {
     const attn_attention_plan *p = c->p;
     attn_attention_plan_tangents t = *c->g->along;
     t.dout = like_out(p, c->rows.ddout);
-    t.dlse = attn_dense(p->q.dtype, c->rows.mean, 3, (const int64_t[]){ p->batch, p->heads, p->q_len });
+    t.dlse = attn_dense(attn_computing_dtype(p), c->rows.mean, 3, (const int64_t[]){ p->batch, p->heads, p->q_len });
     return t;
 }
 
@@ -71,7 +72,7 @@ typedef struct delta_worker {
 
 static delta_worker delta_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     return (delta_worker){ .m = attn_tile_memory_in(p, false, a),
                            .dout = attn_take(a, p->v_dim, k->q_block, size),
                            .out = attn_take(a, p->v_dim, k->q_block, size),
@@ -90,8 +91,7 @@ size_t attn_row_deltas_need(const attn_attention_plan *p, const attn_attention_p
 static void pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel) {
     int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
     attn_fill(panel, columns * head->kernels->q_block, head->size, 0);
-    if (x->n_rows > 0)
-        head->kernels->pack(attn_at(t, at), t->stride[2], columns > 1 ? t->stride[3] : 1, x->n_rows, columns, panel);
+    if (x->n_rows > 0) attn_pack_panel(head, t, at, t->stride[2], t->stride[3], x->n_rows, columns, panel);
 }
 
 static double row_value(const attn_head *head, const attn_tensor *t, int64_t i) {
@@ -162,7 +162,7 @@ void attn_row_deltas_compute(attn_backward *c, attn_session *session) {
 attn_gradient_block attn_gradient_block_in(const attn_attention_plan *p, const attn_attention_plan_tangents *along,
                                            attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_gradient_block block = { .x.panel = attn_take(a, p->dim, k->q_block, size),
                                   .dout = attn_take(a, p->v_dim, k->q_block, size),
                                   .max = attn_take(a, 1, k->q_block, size),
@@ -197,7 +197,7 @@ void attn_gradient_block_at(const attn_backward *c, const attn_head *head, attn_
 
 attn_gradient_tile attn_gradient_tile_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_gradient_tile t = { .p = attn_take(a, k->k_block, k->q_block, size), .ds = attn_take(a, k->k_block, k->q_block, size) };
     if (p->softcap > 0) t.capped = attn_take(a, k->k_block, k->q_block, size);
     return t;

@@ -2,7 +2,6 @@
 /* Forward mode by blocks: with weights not yet divided, sum of p ds v + p dv and sum of p ds grow beside out and the row's sum,
  * are rescaled and divided as they are, and in the end dout is the first less the second times out. */
 #include "attention_tangent.h"
-#include "walk.h"
 
 #include <string.h>
 
@@ -18,8 +17,7 @@ void attn_tangent_panel(const attn_head *head, const attn_attention_plan_tangent
     size_t half = (size_t)(dim * lanes) * head->size;
     if (t->dq.rank) {
         int64_t at = head->b * t->dq.stride[0] + head->h * t->dq.stride[1] + x->i0 * t->dq.stride[2];
-        if (x->n_rows > 0)
-            head->kernels->pack(attn_at(&t->dq, at), t->dq.stride[2], dim > 1 ? t->dq.stride[3] : 1, x->n_rows, dim, panel);
+        if (x->n_rows > 0) attn_pack_panel(head, &t->dq, at, t->dq.stride[2], t->dq.stride[3], x->n_rows, dim, panel);
         panel = (char *)panel + half;
     }
     if (t->dk.rank && x->n_rows > 0) memcpy(panel, x->panel, half);
@@ -35,7 +33,7 @@ void attn_tangent_rows(const attn_head *head, const attn_attention_plan_tangents
             memcpy(to, k.data + (j - j0) * k.row * (int64_t)head->size, (size_t)dim * head->size);
             to += (size_t)dim * head->size;
         }
-        if (t->dk.rank) attn_copy_strided(head->size, dim, attn_at(&t->dk, at + j * t->dk.stride[2]), t->dk.stride[3], to, 1);
+        if (t->dk.rank) attn_load_elements(head, &t->dk, at + j * t->dk.stride[2], t->dk.stride[3], dim, to);
     }
 }
 
@@ -50,7 +48,7 @@ void attn_tangent_product(const attn_head *head, const attn_attention_plan_tange
 
 attn_tangent_unit attn_tangent_unit_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_tangent_unit u = { .rows = attn_take(a, attn_tangent_halves(t) * k->k_block, p->dim, size) };
     if (t->dv.rank) u.dv = attn_take(a, k->k_block, p->v_dim, size);
     if (!scores_move(t)) return u;
@@ -63,7 +61,7 @@ attn_tangent_unit attn_tangent_unit_in(const attn_attention_plan *p, const attn_
 
 attn_tangent_block attn_tangent_block_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     return (attn_tangent_block){ .panel = attn_take(a, attn_tangent_halves(t) * k->q_block, p->dim, size),
                                  .o = attn_take(a, p->v_dim, k->q_block, size),
                                  .mean = attn_take(a, 1, k->q_block, size) };
@@ -86,16 +84,14 @@ void attn_tangent_unit_at(const attn_head *head, const attn_attention_plan_tange
     unit->values = ATTN_FINITENESS_UNKNOWN;
     attn_tangent_rows(head, t, keys.begin, keys.end, k, unit->rows);
     if (scores_move(t)) attn_fill(unit->ones, keys.end - keys.begin, head->size, 1);
-    if (dv->rank)
-        head->kernels->pack_groups(attn_at(dv, at), dv->stride[2], dv->stride[3], keys.end - keys.begin, head->p->v_dim,
-                                   unit->dv);
+    if (dv->rank) attn_pack_groups(head, dv, at, dv->stride[2], dv->stride[3], keys.end - keys.begin, head->p->v_dim, unit->dv);
 }
 
 /* What is added to a score's tangent whatever it is; one of -inf is a tangent like any other, and hides nothing. */
 static void add_bias_tangent(const attn_head *head, const attn_tensor *dbias, attn_tangent_unit *unit, const attn_query_block *x,
                              int64_t j0, int64_t n_keys) {
     int64_t at = head->b * dbias->stride[0] + head->h * dbias->stride[1] + x->i0 * dbias->stride[2] + j0 * dbias->stride[3];
-    head->kernels->pack(attn_at(dbias, at), dbias->stride[2], dbias->stride[3], x->n_rows, n_keys, unit->bias);
+    attn_pack_panel(head, dbias, at, dbias->stride[2], dbias->stride[3], x->n_rows, n_keys, unit->bias);
     memset(unit->spare, 0, (size_t)n_keys * sizeof *unit->spare);
     head->kernels->add_bias(unit->ds, unit->bias, n_keys, unit->spare);
 }

@@ -363,10 +363,16 @@ typedef struct attn_gate_kernels {
     void (*dg)(int32_t kind, int64_t n, const void *x, const void *g, const void *dy, void *dg);
 } attn_gate_kernels;
 
+typedef struct attn_convert_kernels {
+    void (*widen)(const void *x, int32_t dtype, int64_t n, void *y);  /* n elements of any float dtype into the table's */
+    void (*narrow)(const void *x, int64_t n, int32_t dtype, void *y); /* and back: rounded once, to nearest even */
+} attn_convert_kernels;
+
 typedef struct attn_kernels {
     const char *isa; /* "avx512" */
     int32_t dtype;   /* ATTN_F32, ATTN_F64: what it reads, computes in and writes */
     int32_t lanes;   /* elements of one vector */
+    attn_convert_kernels convert;
     attn_math_kernels math;
     attn_softmax_kernels softmax;
     attn_entmax_kernels entmax;
@@ -376,7 +382,7 @@ typedef struct attn_kernels {
     attn_gate_kernels gate;
 } attn_kernels;
 
-/* The best table for an element type on this machine, lowered by ATTN_ISA; NULL when the reference has to answer (bf16, f16). */
+/* The best table for an element type on this machine, lowered by ATTN_ISA; NULL for other types than f32 and f64. */
 const attn_kernels *attn_kernels_for(int32_t dtype);
 /* Looks at ATTN_ISA again: for tests and benchmarks, while no call is under way. */
 void attn_isa_refresh(void);
