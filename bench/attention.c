@@ -18,9 +18,9 @@ typedef struct attention_sizes {
 static const struct {
     const char *name;
     int32_t number;
-} weightings[] = { { "sigmoid", ATTN_WEIGHT_SIGMOID },     { "normalized-sum", ATTN_WEIGHT_NORMALIZED_SUM },
-                   { "relu2", ATTN_WEIGHT_RELU2 },         { "sparsemax", ATTN_WEIGHT_SPARSEMAX },
-                   { "entmax15", ATTN_WEIGHT_ENTMAX15 },   { "entmax", ATTN_WEIGHT_ENTMAX },
+} weightings[] = { { "sigmoid", ATTN_WEIGHT_SIGMOID },   { "normalized-sum", ATTN_WEIGHT_NORMALIZED_SUM },
+                   { "relu2", ATTN_WEIGHT_RELU2 },       { "sparsemax", ATTN_WEIGHT_SPARSEMAX },
+                   { "entmax15", ATTN_WEIGHT_ENTMAX15 }, { "entmax", ATTN_WEIGHT_ENTMAX },
                    { "hardmax", ATTN_WEIGHT_HARDMAX } };
 
 /* ---- lengths of a padded batch: random.Random(1).randint(32, s) of Python, so that others can measure the same --------- */
@@ -126,8 +126,8 @@ static double count_flops(const attention_sizes *n, const attention_call *a) {
     double pairs = 0, times = (a->forward ? 1 : 0) + (a->backward ? 2.5 : 0);
     int64_t window = a->args.flags & ATTN_WINDOW ? a->args.window[0] + 1 : 0;
     for (int64_t b = 0; b < n->b; b++)
-        pairs += lengths ? live_pairs(lengths[b], lengths[b], a->args.causal, window)
-                         : live_pairs(n->q, n->s, a->args.causal, window);
+        pairs +=
+            lengths ? live_pairs(lengths[b], lengths[b], a->args.causal, window) : live_pairs(n->q, n->s, a->args.causal, window);
     return times * 2 * pairs * (double)n->h * (double)(n->d + n->v);
 }
 
@@ -165,7 +165,8 @@ int bench_attention(bench_problem *p, bench_case *c, io_error *error) {
     read_options(p, c, &n, a);
     if (bench_problem_has(p, "padded")) {
         if (n.q != n.s || n.s < 32)
-            return io_fail(error, IO_BAD_USAGE, "%s: a padded batch has lengths of 32 to s on both sides: q must equal s", p->text);
+            return io_fail(error, IO_BAD_USAGE, "%s: a padded batch has lengths of 32 to s on both sides: q must equal s",
+                           p->text);
         a->args.q_lengths = a->args.kv_lengths = padded_lengths(c, n.b, n.s);
     }
     if (c->failed) return IO_OK;

@@ -10,14 +10,18 @@
 static const struct {
     const char *name;
     int (*open)(bench_problem *p, bench_case *c, io_error *error);
-} kinds[] = { { "attention", bench_attention },      { "additive", bench_attention },
-              { "softmax", bench_rows },             { "cross-entropy", bench_rows },
-              { "linear-cross-entropy", bench_linear_loss }, { "gemm", bench_product } };
+} kinds[] = { { "attention", bench_attention },
+              { "additive", bench_attention },
+              { "softmax", bench_rows },
+              { "cross-entropy", bench_rows },
+              { "linear-cross-entropy", bench_linear_loss },
+              { "gemm", bench_product } };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 void *bench_memory(bench_case *c, double bytes) {
     void *memory = NULL;
-    if (c->failed || c->n_blocks == BENCH_MOST_BLOCKS || bytes > 1e12 || !(memory = aligned_alloc(64, ((size_t)bytes + 127) / 64 * 64))) {
+    if (c->failed || c->n_blocks == BENCH_MOST_BLOCKS || bytes > 1e12 ||
+        !(memory = aligned_alloc(64, ((size_t)bytes + 127) / 64 * 64))) {
         c->failed = true;
         return NULL;
     }

@@ -12,8 +12,8 @@ enum { BENCH_MOST_BLOCKS = 24 };
 typedef struct bench_case {
     const char *text;
     int32_t dtype;
-    double flops; /* of a run; 0: it is measured in bytes */
-    double bytes; /* read and written once in a run, where flops is 0 */
+    double flops;          /* of a run; 0: it is measured in bytes */
+    double bytes;          /* read and written once in a run, where flops is 0 */
     const void *copy_from; /* what a run in bytes is compared with: a copy of so many */
     void *copy_to;
     size_t copy_size;
@@ -37,10 +37,10 @@ int bench_case_known(const bench_problem *p, io_error *error);
 /* ---- for the kinds ------------------------------------------------------------------------------------------- */
 
 /* Each fills in flops or bytes, run, workspace and call; bench_case_open looks at `failed` afterwards. */
-int bench_attention(bench_problem *p, bench_case *c, io_error *error);     /* attention, additive */
-int bench_product(bench_problem *p, bench_case *c, io_error *error);       /* gemm */
-int bench_rows(bench_problem *p, bench_case *c, io_error *error);          /* softmax, cross-entropy */
-int bench_linear_loss(bench_problem *p, bench_case *c, io_error *error);   /* linear-cross-entropy */
+int bench_attention(bench_problem *p, bench_case *c, io_error *error);   /* attention, additive */
+int bench_product(bench_problem *p, bench_case *c, io_error *error);     /* gemm */
+int bench_rows(bench_problem *p, bench_case *c, io_error *error);        /* softmax, cross-entropy */
+int bench_linear_loss(bench_problem *p, bench_case *c, io_error *error); /* linear-cross-entropy */
 
 /* `bytes` of memory that the case owns, on a cache line; NULL, and c->failed, where there is none. */
 void *bench_memory(bench_case *c, double bytes);

@@ -17,9 +17,9 @@ static const double burst_seconds = 1e-4, fewest_seconds = 2e-5, agreement = 0.1
 /* A case while it is measured. */
 typedef struct track {
     bench_case *c;
-    int64_t rounds;  /* of a burst */
-    int repeats;     /* runs in one repetition: reading the clock does not count */
-    int n, n_calm;   /* repetitions, and those whose bursts agree */
+    int64_t rounds; /* of a burst */
+    int repeats;    /* runs in one repetition: reading the clock does not count */
+    int n, n_calm;  /* repetitions, and those whose bursts agree */
     double spent, peak;
     double time[MOST], fraction[MOST];
     bool calm[MOST];

@@ -26,7 +26,8 @@ static int read_sizes(bench_problem *p, const char *at, io_error *error) {
         if (letter < 'a' || letter > 'z')
             return io_fail(error, IO_BAD_USAGE, "%s: sizes are letters and numbers, as in b1h8q128; '%s' is not", p->text, at);
         int64_t n = read_number(at + 1, &at);
-        if (n == 0) return io_fail(error, IO_BAD_USAGE, "%s: size %c needs a number of 1 to 999999999 behind it", p->text, letter);
+        if (n == 0)
+            return io_fail(error, IO_BAD_USAGE, "%s: size %c needs a number of 1 to 999999999 behind it", p->text, letter);
         p->size[letter - 'a'] = n;
     }
     return IO_OK;
@@ -34,10 +35,12 @@ static int read_sizes(bench_problem *p, const char *at, io_error *error) {
 
 int bench_problem_read(bench_problem *p, const char *text, io_error *error) {
     *p = (bench_problem){ .text = text, .dtype = ATTN_F32 };
-    if (strlen(text) >= sizeof p->copy) return io_fail(error, IO_BAD_USAGE, "%.40s...: a problem has less than 200 letters", text);
+    if (strlen(text) >= sizeof p->copy)
+        return io_fail(error, IO_BAD_USAGE, "%.40s...: a problem has less than 200 letters", text);
     strcpy(p->copy, text);
     char *colon = strchr(p->copy, ':'), *rest = colon ? strchr(colon, ',') : NULL;
-    if (!colon) return io_fail(error, IO_BAD_USAGE, "%s: a problem is written KIND:SIZES[,WORDS], as softmax:r4096c128,f32", text);
+    if (!colon)
+        return io_fail(error, IO_BAD_USAGE, "%s: a problem is written KIND:SIZES[,WORDS], as softmax:r4096c128,f32", text);
     *colon = 0;
     p->kind = p->copy;
     while (rest) {
@@ -81,7 +84,7 @@ int bench_problem_sizes(const bench_problem *p, const char *letters, int64_t *si
 int bench_problem_done(const bench_problem *p, io_error *error) {
     for (int i = 0; i < p->n_words; i++)
         if (p->word[i])
-            return io_fail(error, IO_BAD_USAGE, "%s: %s does not know the word '%s'; 'attn bench --help' lists them", p->text, p->kind,
-                           p->word[i]);
+            return io_fail(error, IO_BAD_USAGE, "%s: %s does not know the word '%s'; 'attn bench --help' lists them", p->text,
+                           p->kind, p->word[i]);
     return IO_OK;
 }

@@ -14,7 +14,7 @@ typedef struct rows_call {
 static const struct {
     const char *name;
     int32_t op;
-} ops[] = { { "log", ATTN_LOG_SOFTMAX },    { "softmin", ATTN_SOFTMIN }, { "sparsemax", ATTN_SPARSEMAX },
+} ops[] = { { "log", ATTN_LOG_SOFTMAX },   { "softmin", ATTN_SOFTMIN }, { "sparsemax", ATTN_SPARSEMAX },
             { "entmax15", ATTN_ENTMAX15 }, { "entmax", ATTN_ENTMAX },   { "gumbel", ATTN_GUMBEL_SOFTMAX } };
 
 static attn_status run_forward(void *call, const attn_exec *exec) { return attn_softmax(&((rows_call *)call)->softmax, exec); }
@@ -62,10 +62,9 @@ static void open_loss(bench_problem *p, bench_case *c, const int64_t shape[2]) {
     const int64_t one = 1;
     rows_call *r = open_rows(p, c, shape, &x, &y);
     if (!r) return;
-    r->loss = (attn_cross_entropy_args){ .logits = x,
-                                         .dlogits = y,
-                                         .labels = bench_labels(c, shape[0], shape[1]),
-                                         .loss = bench_output(c, ATTN_F64, 1, &one) };
+    r->loss = (attn_cross_entropy_args){
+        .logits = x, .dlogits = y, .labels = bench_labels(c, shape[0], shape[1]), .loss = bench_output(c, ATTN_F64, 1, &one)
+    };
     c->bytes = 2 * (double)c->copy_size;
     c->run = run_loss;
 }

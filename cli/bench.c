@@ -214,10 +214,11 @@ static const option options[] = {
 const command command_bench = {
     .name = "bench",
     .summary = "how fast the library is here, beside the machine's own peak",
-    .about = "Measures the library. Each repetition of a problem stands between two bursts of multiply-adds in registers (for rows of "
-             "softmax: copies of the same memory) and is compared with them; problems take turns. A repetition whose bursts disagree "
-             "by a tenth is made again; '~' marks a problem of which most had to be. Rate and best are of the fastest run, 'of peak' "
-             "is the median.",
+    .about =
+        "Measures the library. Each repetition of a problem stands between two bursts of multiply-adds in registers (for rows of "
+        "softmax: copies of the same memory) and is compared with them; problems take turns. A repetition whose bursts disagree "
+        "by a tenth is made again; '~' marks a problem of which most had to be. Rate and best are of the fastest run, 'of peak' "
+        "is the median.",
     .examples =
         "  attn bench\n  attn bench full --threads 1 --json >today.json\n  attn bench full --threads 1 --against today.json\n"
         "  attn bench attention:b1h32k8q2048s2048d128,f32,causal --isa avx2\n"

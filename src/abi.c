@@ -8,11 +8,14 @@ _Static_assert(sizeof(attn_tensor) == 112, "attn_tensor");
 _Static_assert(sizeof(attn_exec) == 40, "attn_exec");
 _Static_assert(sizeof(attn_softmax_args) == 752, "attn_softmax_args");
 _Static_assert(sizeof(attn_softmax_grads) == 592, "attn_softmax_grads");
+_Static_assert(sizeof(attn_softmax_tangents) == 480, "attn_softmax_tangents");
 _Static_assert(sizeof(attn_cross_entropy_args) == 848, "attn_cross_entropy_args");
 _Static_assert(sizeof(attn_linear_cross_entropy_args) == 1296, "attn_linear_cross_entropy_args");
 _Static_assert(sizeof(attn_see) == 1048, "attn_see");
 _Static_assert(sizeof(attn_attention_args) == 2984, "attn_attention_args");
 _Static_assert(sizeof(attn_attention_grads) == 1632, "attn_attention_grads");
+_Static_assert(sizeof(attn_attention_tangents) == 1184, "attn_attention_tangents");
+_Static_assert(sizeof(attn_attention_double_grads) == 1632, "attn_attention_double_grads");
 _Static_assert(sizeof(attn_gate_args) == 600, "attn_gate_args");
 _Static_assert(sizeof(attn_gate_grads) == 592, "attn_gate_grads");
 #endif

@@ -3,6 +3,7 @@
  * what is to be seen. Items, blocks and units depend on the problem alone, never on the number of workers. */
 #include "attention_blocks.h"
 #include "attention_see.h"
+#include "attention_tangent.h"
 #include "attention_tile.h"
 
 #include <math.h>
@@ -20,18 +21,22 @@ typedef struct running_block {
     void *o;    /* [v_dim][q_block] */
     bool begun; /* o holds something */
     attn_top top;
+    attn_tangent_block tangent;
 } running_block;
 
 typedef struct worker {
     attn_tile_memory m;
     running_block blocks[GROUP];
+    const attn_attention_plan_tangents *t; /* NULL, but in forward mode */
+    attn_tangent_unit tangent;
     void *factor, *inverse, *lse, *entropy; /* [q_block] */
 } worker;
 
-static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
+static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
-    worker w = { .m = attn_tile_memory_in(p, true, a) };
+    size_t size = attn_computing_size(p);
+    worker w = { .m = attn_tile_memory_in(p, true, a), .t = t };
+    if (t) w.tangent = attn_tangent_unit_in(p, t, a);
     for (int i = 0; i < GROUP; i++) {
         running_block *r = &w.blocks[i];
         r->x.panel = attn_take(a, p->dim, k->q_block, size);
@@ -39,6 +44,7 @@ static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
         r->state = (attn_row_state){ attn_take(a, 1, k->q_block, size), attn_take(a, 1, k->q_block, size),
                                      attn_take(a, 1, k->q_block, size) };
         if (p->top_k > 0) r->top = attn_top_in(p, a);
+        if (t) r->tangent = attn_tangent_block_in(p, t, a);
     }
     w.factor = attn_take(a, 1, k->q_block, size);
     w.inverse = attn_take(a, 1, k->q_block, size);
@@ -53,29 +59,29 @@ static worker worker_in(const attn_attention_plan *p, attn_arena *a) {
 typedef struct key_unit {
     attn_key_range keys;
     attn_rows k;
-    enum { UNKNOWN, FINITE, NOT_FINITE } values; /* found out when a tile asks */
+    attn_finiteness values;
 } key_unit;
-
-/* A boundary tile multiplies hidden values by 0; if they may be infinite or NaN, it has to skip them. */
-static bool has_to_skip(const attn_head *head, key_unit *u, attn_tile_kind kind) {
-    if (kind != ATTN_TILE_PARTLY) return false;
-    if (u->values == UNKNOWN)
-        u->values = head->kernels->finite(head->m.v, (u->keys.end - u->keys.begin) * head->p->v_dim) ? FINITE : NOT_FINITE;
-    return u->values == NOT_FINITE;
-}
 
 static void visit(const attn_head *head, running_block *r, worker *w, key_unit *u, attn_key_range keys) {
     const attn_attention_plan *p = head->p;
     int64_t n_keys = keys.end - keys.begin, skipped = keys.begin - u->keys.begin;
     attn_rows k = { u->k.data + skipped * u->k.row * (int64_t)head->size, u->k.row };
-    attn_tile_kind kind = attn_tile_scores(head, &r->x, keys.begin, keys.end, k);
+    attn_tile_kind kind = attn_tile_live(head, &r->x, keys.begin, keys.end);
+    if (kind == ATTN_TILE_EMPTY) return;
+    attn_tile_raw(head, &r->x, keys.begin, keys.end, k);
+    attn_tile_cap(head, n_keys);
+    if (w->t) attn_tangent_scores(head, w->t, &w->tangent, &r->tangent, &r->x, keys.begin, n_keys);
+    kind = attn_tile_hide(head, &r->x, keys.begin, keys.end, kind);
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (w->t) attn_tangent_weigh(head, w->t, &w->tangent, &r->tangent, n_keys, kind, moved ? w->factor : NULL);
     if (p->dropout.on) {
         attn_tile_keep(head, &r->x, keys.begin, n_keys);
         head->kernels->multiply(w->m.s, w->m.keep, n_keys);
     }
+    const bool skip = attn_has_to_skip(head, kind, w->m.v, u->keys, &u->values);
+    if (w->t) attn_tangent_mix(head, w->t, &w->tangent, &r->tangent, keys.begin, n_keys, kind, skip);
     if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
     head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
                                          .v = w->m.v,
@@ -83,7 +89,7 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
                                          .first = skipped,
                                          .n_keys = n_keys,
                                          .v_dim = p->v_dim,
-                                         .live = has_to_skip(head, u, kind) ? w->m.live : NULL,
+                                         .live = skip ? w->m.live : NULL,
                                          .accumulate = r->begun,
                                          .o = r->o });
     r->begun = true;
@@ -91,7 +97,7 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
 
 /* ---- begin, end -------------------------------------------------------------------------------------------- */
 
-static void begin_block(const attn_head *head, running_block *r, int64_t i0) {
+static void begin_block(const attn_head *head, const worker *w, running_block *r, int64_t i0) {
     int64_t lanes = head->kernels->q_block;
     r->x = attn_query_block_at(head, i0, r->x.panel);
     r->begun = false;
@@ -99,25 +105,18 @@ static void begin_block(const attn_head *head, running_block *r, int64_t i0) {
     attn_fill(r->state.sum, lanes, head->size, 0);
     attn_fill(r->state.shifted, lanes, head->size, 0);
     if (head->p->top_k > 0) attn_top_begin(head, &r->top);
-}
-
-/* One value per row of a block. */
-static void write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values) {
-    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2];
-    for (int64_t i = 0; i < x->n_written; i++)
-        memcpy(attn_at(t, at + i * t->stride[2]), (const char *)values + (size_t)i * head->size, head->size);
+    if (w->t) attn_tangent_begin(head, w->t, &r->tangent, &r->x);
 }
 
 static void end_block(const attn_head *head, running_block *r, worker *w, const attn_row_norms *norms) {
     const attn_attention_plan *p = head->p;
-    const attn_tensor *out = &p->out;
     head->kernels->finish(p->weighting, p->sinks.rank ? &head->sink : NULL, &r->state, w->inverse, w->lse, w->entropy);
     if (!r->begun) memset(r->o, 0, (size_t)(p->v_dim * head->kernels->q_block) * head->size);
     head->kernels->rescale(r->o, p->v_dim, w->inverse);
-    int64_t at = head->b * out->stride[0] + head->h * out->stride[1] + r->x.i0 * out->stride[2];
-    head->kernels->unpack(r->o, r->x.n_written, p->v_dim, attn_at(out, at), out->stride[2], p->v_dim > 1 ? out->stride[3] : 1);
-    if (p->lse.rank) write_rows(head, &r->x, &p->lse, w->lse);
-    if (p->entropy.rank) write_rows(head, &r->x, &p->entropy, w->entropy);
+    if (p->out.rank) attn_write_panel(head, &r->x, &p->out, r->o);
+    if (w->t) attn_tangent_end(head, w->t, &r->tangent, &r->x, w->inverse, r->o);
+    if (p->lse.rank) attn_write_rows(head, &r->x, &p->lse, w->lse);
+    if (p->entropy.rank) attn_write_rows(head, &r->x, &p->entropy, w->entropy);
     if (norms->max) attn_row_norms_keep(norms, head, &r->x, r->state.max, w->inverse);
     if (p->top_k > 0) attn_top_end(head, &r->x, &r->top, r->state.max, w->inverse);
 }
@@ -126,6 +125,7 @@ static void end_block(const attn_head *head, running_block *r, worker *w, const 
 
 typedef struct forward_context {
     const attn_attention_plan *p;
+    const attn_attention_plan_tangents *t;
     attn_row_norms norms;
     int64_t n_groups; /* of one head */
 } forward_context;
@@ -141,6 +141,7 @@ static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t b
     if (u.keys.begin >= u.keys.end) return;
     u.k = attn_keys_at(head, u.keys.begin, u.keys.end);
     attn_pack_values(head, u.keys.begin, u.keys.end);
+    if (w->t) attn_tangent_unit_at(head, w->t, &w->tangent, u.keys, u.k);
     for (int i = 0; i < n_blocks; i++) {
         attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);
         if (keys.begin < keys.end) visit(head, &w->blocks[i], w, &u, keys);
@@ -152,7 +153,7 @@ static void forward_item(void *context, int64_t item, void *scratch) {
     const forward_context *c = context;
     const attn_attention_plan *p = c->p;
     attn_arena arena = { .begin = scratch };
-    worker w = worker_in(p, &arena);
+    worker w = worker_in(p, c->t, &arena);
     int64_t heads = p->batch * p->heads, group = c->n_groups - 1 - item / heads, b = item % heads / p->heads;
     attn_head head = attn_head_at(p, b, item % p->heads, w.m);
     int64_t lanes = head.kernels->q_block, unit = head.kernels->k_block, i0 = group * GROUP * lanes;
@@ -160,7 +161,7 @@ static void forward_item(void *context, int64_t item, void *scratch) {
     int n_blocks = 0;
     for (; n_blocks < GROUP && i0 < p->q_len; n_blocks++, i0 += lanes) {
         running_block *r = &w.blocks[n_blocks];
-        begin_block(&head, r, i0);
+        begin_block(&head, &w, r, i0);
         if (r->x.keys.some.begin == r->x.keys.some.end) continue;
         some.begin = r->x.keys.some.begin < some.begin ? r->x.keys.some.begin : some.begin;
         some.end = r->x.keys.some.end > some.end ? r->x.keys.some.end : some.end;
@@ -172,28 +173,28 @@ static void forward_item(void *context, int64_t item, void *scratch) {
 /* ---- the call ---------------------------------------------------------------------------------------------- */
 
 bool attn_blocks_cover(const attn_attention_plan *p) {
-    int32_t dtype = p->q.dtype;
-    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && (!p->out.rank || p->out.dtype == dtype) &&
-           (!p->bias.rank || p->bias.dtype == dtype) && (!p->score_weight.rank || p->score_weight.dtype == dtype);
+    return attn_kernels_of(p) != NULL && attn_kernels_of(p)->weigh[p->weighting] && attn_kernels_take(p, &p->out) &&
+           attn_kernels_take(p, &p->bias) && attn_kernels_take(p, &p->score_weight);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-size_t attn_blocks_rows_need(const attn_attention_plan *p) {
+size_t attn_blocks_rows_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t) {
     attn_arena a = { 0 };
-    worker_in(p, &a);
+    worker_in(p, t, &a);
     return a.used;
 }
 
 attn_need attn_blocks_need(const attn_attention_plan *p) {
     attn_arena shared = { 0 };
     if (attn_second_sweep(p)) attn_row_norms_in(p, &shared);
-    return (attn_need){ .shared = shared.used, .per_worker = most(attn_blocks_rows_need(p), attn_see_need(p)) };
+    return (attn_need){ .shared = shared.used, .per_worker = most(attn_blocks_rows_need(p, NULL), attn_see_need(p)) };
 }
 
-void attn_blocks_rows(const attn_attention_plan *p, const attn_row_norms *norms, attn_session *session) {
+void attn_blocks_rows(const attn_attention_plan *p, const attn_attention_plan_tangents *t, const attn_row_norms *norms,
+                      attn_session *session) {
     int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
-    forward_context c = { .p = p, .norms = *norms, .n_groups = (p->q_len + group_rows - 1) / group_rows };
+    forward_context c = { .p = p, .t = t, .norms = *norms, .n_groups = (p->q_len + group_rows - 1) / group_rows };
     attn_session_run(session, c.n_groups * p->batch * p->heads, forward_item, &c);
 }
 
@@ -201,6 +202,23 @@ void attn_blocks_forward(const attn_attention_plan *p, attn_session *session) {
     attn_arena shared = { .begin = session->shared };
     attn_row_norms norms = { NULL, NULL };
     if (attn_second_sweep(p)) norms = attn_row_norms_in(p, &shared);
-    attn_blocks_rows(p, &norms, session);
+    attn_blocks_rows(p, NULL, &norms, session);
     attn_see_maps(p, &norms, session);
+}
+
+/* ---- forward mode ------------------------------------------------------------------------------------------ */
+
+bool attn_blocks_cover_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t) {
+    const attn_tensor *all[] = { &t->dq, &t->dk, &t->dv, &t->dbias, &t->dout };
+    for (int i = 0; i < 5; i++)
+        if (!attn_kernels_take(p, all[i])) return false;
+    return attn_blocks_cover(p);
+}
+
+attn_need attn_blocks_jvp_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t) {
+    return (attn_need){ .per_worker = attn_blocks_rows_need(p, t) };
+}
+
+void attn_blocks_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session) {
+    attn_blocks_rows(p, t, &(attn_row_norms){ NULL, NULL }, session);
 }

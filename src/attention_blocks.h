@@ -12,10 +12,17 @@ attn_need attn_blocks_need(const attn_attention_plan *p);
 /* Writes what the plan has: out and all that is to be seen. */
 void attn_blocks_forward(const attn_attention_plan *p, attn_session *session);
 
-/* For the backward: out and the rows' normalisers alone. Bytes per worker, and the sweep. */
+/* Forward mode: dout and dlse, and out and lse where the plan has them. */
+bool attn_blocks_cover_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t);
+attn_need attn_blocks_jvp_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t);
+void attn_blocks_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session);
+
+/* For the backward: out, the rows' normalisers and, in the second order (else t is NULL), tangents. Bytes per worker, and the
+ * sweep. */
 struct attn_row_norms;
-size_t attn_blocks_rows_need(const attn_attention_plan *p);
-void attn_blocks_rows(const attn_attention_plan *p, const struct attn_row_norms *norms, attn_session *session);
+size_t attn_blocks_rows_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t);
+void attn_blocks_rows(const attn_attention_plan *p, const attn_attention_plan_tangents *t, const struct attn_row_norms *norms,
+                      attn_session *session);
 
 attn_need attn_blocks_backward_need(const attn_attention_plan *p, const attn_attention_plan_grads *g);
 bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The blocked backward. A work item is a chunk of keys under the query heads that share it: blocks of queries stream past, weights
  * and score gradients are computed once, and dk, dv and this chunk's share of dq are made from them. Chunks have a fixed size;
- * their shares of dq are added up in the order of keys, WAVE chunks at a time so that memory stays a multiple of q. */
+ * their shares of dq are added up in the order of keys, WAVE chunks at a time so that memory stays a multiple of q.
+ *
+ * In the second order tiles hold other numbers (attention_gradient.h), and the backward's own score gradients meet ddk and ddq:
+ * dq_i = scale sum_j ds_ij k_j + slope_ij ddk_j, dk_j = scale sum_i ds_ij q_i + slope_ij ddq_i. */
 #include "attention_blocks.h"
 #include "attention_gradient.h"
 #include "attention_sums.h"
@@ -20,7 +23,7 @@ static bool additive(const attn_attention_plan *p) { return p->score == ATTN_ADD
 static bool cosine(const attn_attention_plan *p) { return p->score == ATTN_COSINE; }
 
 static int64_t whole_vectors(const attn_attention_plan *p, int64_t columns) {
-    int64_t lanes = attn_kernels_for(p->q.dtype)->lanes;
+    int64_t lanes = attn_kernels_for(attn_computing_dtype(p))->lanes;
     return (columns + lanes - 1) / lanes * lanes;
 }
 
@@ -45,14 +48,19 @@ typedef struct chunk_worker {
     void *dk, *dv;       /* [chunk][dim], [chunk][v_dim], columns rounded up to whole vectors */
     void *k_groups;      /* [CHUNK] units of keys in groups of columns */
     void *v_copy;        /* [k_block][v_dim] */
+    void *ddk_groups;    /* in the second order: as k_groups and q, of ddk and ddq where they are there */
+    void *ddq;           /* the same */
+    void *rows;          /* [k_block] keys and directions, as attn_tangent_rows has them */
+    void *ddv_copy;      /* [k_block][v_dim] */
+    attn_rows ddv;       /* the unit's */
     attn_key_range unit; /* the keys at work */
     attn_rows k, v;      /* and their rows */
     attn_tile_kind kinds[GROUP];
 } chunk_worker;
 
-static chunk_worker chunk_worker_in(const attn_attention_plan *p, attn_arena *a) {
+static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *along, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     int64_t dim = whole_vectors(p, p->dim), v_dim = whole_vectors(p, p->v_dim), rows = (int64_t)GROUP * k->q_block;
     int64_t keys = (int64_t)CHUNK * k->k_block;
     chunk_worker w = { .m = attn_tile_memory_in(p, false, a),
@@ -63,10 +71,17 @@ static chunk_worker chunk_worker_in(const attn_attention_plan *p, attn_arena *a)
                        .dk = attn_take(a, keys, dim, size),
                        .dv = attn_take(a, keys, v_dim, size),
                        .k_groups = attn_take(a, keys, p->dim, size) };
-    for (int i = 0; i < GROUP; i++) w.blocks[i] = attn_gradient_block_in(p, a);
+    for (int i = 0; i < GROUP; i++) w.blocks[i] = attn_gradient_block_in(p, along, a);
     if (cosine(p)) w.unit_q = attn_take(a, rows, p->dim, size);
     if (p->softcap > 0) w.tiles.capped = attn_take(a, k->q_block, k->k_block, size);
     if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, size);
+    if (!along) return w;
+    w.tiles.slope = attn_take(a, rows, k->k_block, size);
+    w.tiles.r = attn_take(a, k->q_block, k->k_block, size);
+    w.rows = attn_take(a, attn_tangent_halves(along) * k->k_block, p->dim, size);
+    if (along->dk.rank) w.ddk_groups = attn_take(a, keys, p->dim, size);
+    if (along->dq.rank) w.ddq = attn_take(a, rows, dim, size);
+    if (along->dv.rank) w.ddv_copy = attn_take(a, k->k_block, p->v_dim, size);
     return w;
 }
 
@@ -88,22 +103,29 @@ static void *share_at(const wave_context *c, const attn_head *head, int64_t chun
 
 static attn_gradient_tile tile_of(const attn_head *head, const chunk_worker *w, int i) {
     size_t at = (size_t)(i * head->kernels->k_block * head->kernels->q_block) * head->size;
-    return (attn_gradient_tile){ (char *)w->tiles.p + at, (char *)w->tiles.ds + at, w->tiles.capped };
+    attn_gradient_tile t = { (char *)w->tiles.p + at, (char *)w->tiles.ds + at, w->tiles.capped, NULL, w->tiles.r };
+    if (w->tiles.slope) t.slope = (char *)w->tiles.slope + at;
+    return t;
 }
 
 /* Weights and score gradients of block i, zeros where it sees none of the unit's keys. */
-static void compute_tile(attn_head *head, chunk_worker *w, int i) {
+static void compute_tile(attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w, int i) {
     const attn_attention_kernels *kernels = head->kernels;
-    int64_t n_keys = w->unit.end - w->unit.begin;
+    const attn_gradient_block *block = &w->blocks[i];
+    int64_t n_keys = w->unit.end - w->unit.begin, n = n_keys * kernels->q_block;
     attn_gradient_tile t = tile_of(head, w, i);
-    attn_key_range seen = attn_keys_in_unit(&w->blocks[i].x, w->unit.begin, w->unit.end);
+    attn_key_range seen = attn_keys_in_unit(&block->x, w->unit.begin, w->unit.end);
     attn_tile_kind kind = ATTN_TILE_EMPTY;
     head->m.live = w->live + i * kernels->k_block;
-    if (seen.begin < seen.end) kind = attn_gradient_tile_at(head, &w->blocks[i], t, w->unit.begin, w->unit.end, w->k, w->v);
+    if (seen.begin < seen.end && along)
+        kind = attn_second_tile_at(head, along, block, t, w->unit.begin, w->unit.end, w->k, w->v, w->rows, w->ddv);
+    else if (seen.begin < seen.end)
+        kind = attn_gradient_tile_at(head, block, t, w->unit.begin, w->unit.end, w->k, w->v);
     if (kind == ATTN_TILE_EMPTY) {
-        attn_fill(t.p, n_keys * kernels->q_block, head->size, 0);
-        attn_fill(t.ds, n_keys * kernels->q_block, head->size, 0);
-    } else {
+        attn_fill(t.p, n, head->size, 0);
+        attn_fill(t.ds, n, head->size, 0);
+        if (along) attn_fill(t.slope, n, head->size, 0);
+    } else if (!along) {
         attn_gradient_uncap(head, t, n_keys);
     }
     for (int64_t j = 0; kind != ATTN_TILE_PARTLY && j < n_keys; j++) head->m.live[j] = kind == ATTN_TILE_FULL ? ~(uint64_t)0 : 0;
@@ -111,11 +133,12 @@ static void compute_tile(attn_head *head, chunk_worker *w, int i) {
 }
 
 /* dq_i += sum_j ds_ij k_j: a mix of keys. */
-static void add_dq(const attn_head *head, chunk_worker *w, int i, const void *k_groups, void *dq, bool accumulate) {
+static void add_dq(const attn_head *head, chunk_worker *w, int i, const void *ds, const void *k_groups, void *dq,
+                   bool accumulate) {
     int64_t n_keys = w->unit.end - w->unit.begin;
     const uint64_t *live = w->live + i * head->kernels->k_block;
     bool skip = w->kinds[i] == ATTN_TILE_PARTLY && !head->kernels->finite(k_groups, n_keys * head->p->dim);
-    head->kernels->mix(&(attn_mix_tile){ .p = tile_of(head, w, i).ds,
+    head->kernels->mix(&(attn_mix_tile){ .p = ds,
                                          .v = k_groups,
                                          .n_packed = n_keys,
                                          .n_keys = n_keys,
@@ -164,7 +187,12 @@ static void gather(const attn_head *head, const chunk_worker *w, const void *a, 
 /* Rows i0 .. i0 + n - 1 of the head's q or dout, in lines. */
 static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, void *lines) {
     int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + i0 * t->stride[2];
-    head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+    if (t->dtype == head->dtype) {
+        head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+        return;
+    }
+    attn_load_rows(head, t, at, t->stride[2], t->stride[3], n, t->shape[3], head->m.wide);
+    head->kernels->pack_lines(head->m.wide, t->shape[3], 1, n, t->shape[3], lines);
 }
 
 /* The same of q with length 1. */
@@ -174,37 +202,49 @@ static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n
     for (int64_t i = 0; i < n; i++) {
         char *row = (char *)rows + (size_t)(i * dim) * head->size;
         int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + (i0 + i) * q->stride[2];
-        for (int64_t d = 0; d < dim; d++) memcpy(row + (size_t)d * head->size, attn_at(q, at + d * q->stride[3]), head->size);
+        attn_load_elements(head, q, at, q->stride[3], dim, row);
         attn_unit_vector(row, dim, 1, head->size);
     }
     head->kernels->pack_lines(rows, dim, 1, n, dim, lines);
+}
+
+/* The unit's keys along their directions, and those of its values. */
+static void load_directions(const attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w) {
+    attn_tangent_rows(head, along, w->unit.begin, w->unit.end, w->k, w->rows);
+    if (along->dv.rank)
+        w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->unit.begin, w->unit.end, w->ddv_copy);
 }
 
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
                        int64_t n_rows, bool *begun) {
     const attn_attention_plan *p = head->p;
     int64_t lanes = head->kernels->q_block, skipped = w->unit.begin - chunk_begin;
-    const char *k_groups = (const char *)w->k_groups + (size_t)(skipped * p->dim) * head->size;
+    const attn_attention_plan_tangents *along = c->c->g->along;
+    const size_t groups = (size_t)(skipped * p->dim) * head->size;
     void *dk = (char *)w->dk + (size_t)(skipped * whole_vectors(p, p->dim)) * head->size;
     void *dv = (char *)w->dv + (size_t)(skipped * whole_vectors(p, p->v_dim)) * head->size;
     bool any = false;
     w->k = attn_keys_at(head, w->unit.begin, w->unit.end);
     w->v = attn_values_at(head, w->unit.begin, w->unit.end, w->v_copy);
+    if (along) load_directions(head, along, w);
     for (int i = 0; i * lanes < n_rows; i++) {
-        compute_tile(head, w, i);
+        compute_tile(head, along, w, i);
         if (w->kinds[i] == ATTN_TILE_EMPTY) continue;
         void *dq = c->dq ? share_at(c, head, chunk, i0 / lanes + i) : NULL;
         any = true;
         if (additive(p)) {
             add_additive(c, head, w, i, dk, dq);
         } else if (c->dq) {
-            add_dq(head, w, i, k_groups, dq, begun[i]);
+            attn_gradient_tile t = tile_of(head, w, i);
+            add_dq(head, w, i, t.ds, (const char *)w->k_groups + groups, dq, begun[i]);
+            if (w->ddk_groups) add_dq(head, w, i, t.slope, (const char *)w->ddk_groups + groups, dq, true);
             begun[i] = true;
         }
     }
     if (!any) return;
     if (c->dv) gather(head, w, w->tiles.p, w->dout, n_rows, p->v_dim, dv);
     if (c->dk && !additive(p)) gather(head, w, w->tiles.ds, w->q, n_rows, p->dim, dk);
+    if (c->dk && w->ddq) gather(head, w, w->tiles.slope, w->ddq, n_rows, p->dim, dk);
 }
 
 /* Zeros for the blocks of a group that no unit has begun. */
@@ -227,6 +267,7 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
     if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, w->dout);
     if (c->dk && cosine(p)) pack_unit_rows_in_lines(head, i0, n_rows, w->unit_q, w->q);
     if (c->dk && !additive(p) && !cosine(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
+    if (c->dk && w->ddq) pack_rows_in_lines(head, &c->c->g->along->dq, i0, n_rows, w->ddq);
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
         if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
@@ -237,45 +278,46 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
 /* ---- a chunk of keys ----------------------------------------------------------------------------------------- */
 
 /* Rows of a chunk into a gradient. */
-static void write_chunk(const attn_tensor *t, int64_t b, int64_t h, attn_key_range keys, const void *rows, int64_t row,
-                        size_t size) {
-    int64_t at = b * t->stride[0] + h * t->stride[1];
+static void write_chunk(const attn_head *head, const attn_tensor *t, int64_t own, attn_key_range keys, const void *rows,
+                        int64_t row) {
+    int64_t at = head->b * t->stride[0] + own * t->stride[1];
     for (int64_t j = keys.begin; j < keys.end; j++)
-        attn_copy_strided(size, t->shape[3], (const char *)rows + (size_t)((j - keys.begin) * row) * size, 1,
-                          attn_at(t, at + j * t->stride[2]), t->stride[3]);
+        attn_store_elements(head, (const char *)rows + (size_t)((j - keys.begin) * row) * head->size, t->shape[3], t,
+                            at + j * t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1);
 }
 
-static void pack_chunk(const attn_head *head, chunk_worker *w, attn_key_range keys) {
-    const attn_tensor *k = &head->p->k;
+/* A chunk of keys, or of their directions, in groups of columns. */
+static void pack_chunk(const attn_head *head, const attn_tensor *k, attn_key_range keys, void *to) {
     int64_t unit = head->kernels->k_block, dim = head->p->dim;
     int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1];
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         int64_t n = j + unit < keys.end ? unit : keys.end - j;
-        void *groups = (char *)w->k_groups + (size_t)((j - keys.begin) * dim) * head->size;
+        void *groups = (char *)to + (size_t)((j - keys.begin) * dim) * head->size;
         if (cosine(head->p)) {
             attn_rows rows = attn_keys_at(head, j, j + n);
             head->kernels->pack_groups(rows.data, rows.row, 1, n, dim, groups);
         } else {
-            head->kernels->pack_groups(attn_at(k, at + j * k->stride[2]), k->stride[2], k->stride[3], n, dim, groups);
+            attn_pack_groups(head, k, at + j * k->stride[2], k->stride[2], k->stride[3], n, dim, groups);
         }
     }
 }
 
 /* dk through the length of the keys. */
-static void finish_cosine(const attn_attention_plan *p, int64_t b, int64_t own, attn_key_range keys, void *dk, int64_t row) {
-    const attn_tensor *k = &p->k;
-    size_t size = attn_dtype_size(k->dtype);
-    for (int64_t j = keys.begin; j < keys.end; j++)
-        attn_unit_gradient(attn_at(k, b * k->stride[0] + own * k->stride[1] + j * k->stride[2]), k->stride[3],
-                           (char *)dk + (size_t)((j - keys.begin) * row) * size, 1, p->dim, size);
+static void finish_cosine(const attn_head *head, int64_t own, attn_key_range keys, void *dk, int64_t row, void *key) {
+    const attn_tensor *k = &head->p->k;
+    for (int64_t j = keys.begin; j < keys.end; j++) {
+        attn_load_elements(head, k, head->b * k->stride[0] + own * k->stride[1] + j * k->stride[2], k->stride[3], head->p->dim,
+                           key);
+        attn_unit_gradient(key, 1, (char *)dk + (size_t)((j - keys.begin) * row) * head->size, 1, head->p->dim, head->size);
+    }
 }
 
 static void chunk_item(void *context, int64_t item, void *scratch) {
     const wave_context *c = context;
     const attn_attention_plan *p = c->c->p;
     attn_arena arena = { .begin = scratch };
-    chunk_worker w = chunk_worker_in(p, &arena);
-    size_t size = attn_dtype_size(p->q.dtype);
+    chunk_worker w = chunk_worker_in(p, c->c->g->along, &arena);
+    size_t size = attn_computing_size(p);
     const attn_attention_kernels *kernels = attn_kernels_of(p);
     int64_t own_heads = p->heads / c->group, owners = p->batch * own_heads, chunk = item / owners;
     int64_t b = item % owners / own_heads, own = item % own_heads, length = (int64_t)CHUNK * kernels->k_block;
@@ -286,13 +328,15 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
     attn_fill(w.dv, n_keys * v_dim, size, 0);
     for (int64_t h = own * c->group; h < (own + 1) * c->group; h++) {
         attn_head head = attn_head_at(p, b, h, w.m);
-        if (c->dq && !additive(p)) pack_chunk(&head, &w, keys);
+        if (c->dq && !additive(p)) pack_chunk(&head, &p->k, keys, w.k_groups);
+        if (c->dq && w.ddk_groups) pack_chunk(&head, &c->c->g->along->dk, keys, w.ddk_groups);
         for (int64_t i0 = 0; i0 < p->q_len; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
     attn_scale_elements(w.dk, n_keys * dim, size, p->scale);
-    if (c->dk && cosine(p)) finish_cosine(p, b, own, keys, w.dk, dim);
-    if (c->dk) write_chunk(&c->c->g->dk, b, own, keys, w.dk, dim, size);
-    if (c->dv) write_chunk(&c->c->g->dv, b, own, keys, w.dv, v_dim, size);
+    const attn_head any = attn_head_at(p, b, own * c->group, w.m);
+    if (c->dk && cosine(p)) finish_cosine(&any, own, keys, w.dk, dim, w.unit_q);
+    if (c->dk) write_chunk(&any, &c->c->g->dk, own, keys, w.dk, dim);
+    if (c->dv) write_chunk(&any, &c->c->g->dv, own, keys, w.dv, v_dim);
 }
 
 /* ---- dq: the sum of its shares --------------------------------------------------------------------------------- */
@@ -311,11 +355,10 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     const wave_context *c = context;
     const attn_attention_plan *p = c->c->p;
     const attn_tensor *dq = &c->c->g->dq;
-    attn_head head = { .p = p, .kernels = attn_kernels_of(p), .size = attn_dtype_size(p->q.dtype) };
-    int64_t head_number = item / c->n_blocks, block = item % c->n_blocks, lanes = head.kernels->q_block, n = p->dim * lanes;
-    (void)scratch;
-    head.b = head_number / p->heads;
-    head.h = head_number % p->heads;
+    attn_arena arena = { .begin = scratch };
+    int64_t head_number = item / c->n_blocks, block = item % c->n_blocks;
+    const attn_head head = attn_head_at(p, head_number / p->heads, head_number % p->heads, attn_tile_memory_in(p, false, &arena));
+    int64_t lanes = head.kernels->q_block, n = p->dim * lanes;
     char *total = panel_at(c, &head, c->totals, block);
     int64_t begin = c->first_chunk == 0 ? 1 : 0;
     if (c->n_chunks == 0)
@@ -326,13 +369,14 @@ static void dq_item(void *context, int64_t item, void *scratch) {
     int64_t length = (int64_t)CHUNK * head.kernels->k_block, i0 = block * lanes;
     if ((c->first_chunk + c->n_chunks) * length < p->kv_len) return;
     attn_scale_elements(total, n, head.size, p->scale);
+    const attn_query_block x = { .i0 = i0, .n_written = p->q_len - i0 < lanes ? p->q_len - i0 : lanes };
     const attn_tensor *q = &p->q;
-    for (int64_t i = i0; cosine(p) && i < i0 + lanes && i < p->q_len; i++)
-        attn_unit_gradient(attn_at(q, head.b * q->stride[0] + head.h * q->stride[1] + i * q->stride[2]), q->stride[3],
-                           total + (size_t)(i - i0) * head.size, lanes, p->dim, head.size);
-    int64_t at = head.b * dq->stride[0] + head.h * dq->stride[1] + i0 * dq->stride[2];
-    head.kernels->unpack(total, p->q_len - i0 < lanes ? p->q_len - i0 : lanes, p->dim, attn_at(dq, at), dq->stride[2],
-                         p->dim > 1 ? dq->stride[3] : 1);
+    for (int64_t i = 0; cosine(p) && i < x.n_written; i++) {
+        int64_t at = head.b * q->stride[0] + head.h * q->stride[1] + (i0 + i) * q->stride[2];
+        attn_load_elements(&head, q, at, q->stride[3], p->dim, head.m.k);
+        attn_unit_gradient(head.m.k, 1, total + (size_t)i * head.size, lanes, p->dim, head.size);
+    }
+    attn_write_panel(&head, &x, dq, total);
 }
 
 /* ---- the call ---------------------------------------------------------------------------------------------- */
@@ -344,7 +388,7 @@ static int64_t chunks_of(const attn_attention_plan *p) {
 
 static wave_context wave_in(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_arena *shared) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     wave_context c = { .n_blocks = (p->q_len + k->q_block - 1) / k->q_block };
     if (!g->dq.rank) return c;
     /* batch * heads * blocks is at most the number of q's elements */
@@ -371,29 +415,28 @@ static void run_waves(wave_context *c, attn_session *session, bool dq, bool dk, 
     }
 }
 
-static bool own_dtype(const attn_tensor *t, int32_t dtype) { return !t->rank || t->dtype == dtype; }
-
 bool attn_blocks_cover_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g) {
-    int32_t dtype = p->q.dtype;
     /* without query heads there is nothing to sum over: the reference writes the zeros */
-    return p->heads > 0 && attn_blocks_cover(p) && own_dtype(&g->dout, dtype) && own_dtype(&g->dq, dtype) &&
-           own_dtype(&g->dk, dtype) && own_dtype(&g->dv, dtype);
+    return p->heads > 0 && attn_blocks_cover(p) && (!g->along || attn_blocks_cover_jvp(p, g->along)) &&
+           attn_kernels_take(p, &g->dout) && attn_kernels_take(p, &g->dq) && attn_kernels_take(p, &g->dk) &&
+           attn_kernels_take(p, &g->dv);
 }
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 attn_need attn_blocks_backward_need(const attn_attention_plan *p, const attn_attention_plan_grads *g) {
     attn_arena shared = { 0 }, chunk = { 0 };
-    attn_row_deltas_in(p, &shared);
+    attn_row_deltas_in(p, g, &shared);
     attn_sums_in(p, g, &shared);
     wave_in(p, g, &shared);
-    chunk_worker_in(p, &chunk);
-    return (attn_need){ .shared = shared.used, .per_worker = most(chunk.used, most(attn_row_deltas_need(p), attn_sums_need(p))) };
+    chunk_worker_in(p, g->along, &chunk);
+    return (attn_need){ .shared = shared.used,
+                        .per_worker = most(chunk.used, most(attn_row_deltas_need(p, g), attn_sums_need(p))) };
 }
 
 void attn_blocks_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session) {
     attn_arena shared = { .begin = session->shared };
-    attn_backward c = { .p = p, .g = g, .rows = attn_row_deltas_in(p, &shared) };
+    attn_backward c = { .p = p, .g = g, .rows = attn_row_deltas_in(p, g, &shared) };
     attn_sums sums = attn_sums_in(p, g, &shared);
     wave_context wave = wave_in(p, g, &shared);
     wave.c = &c;

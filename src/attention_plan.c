@@ -412,12 +412,13 @@ static attn_status check_dout(const attn_attention_plan *p, const attn_attention
     return check_shape("dlse", &g->dlse, 3, out);
 }
 
-/* The gradient of a whole input: same shape, the input's dtype or f32. */
-static attn_status plan_input_gradient(const char *name, const attn_tensor *t, const attn_tensor *input, attn_tensor *view) {
+/* Beside a whole input: same shape, the input's dtype or f32. A gradient is written, a direction is read. */
+static attn_status plan_beside_input(const char *name, const attn_tensor *t, const attn_tensor *input, bool written,
+                                     attn_tensor *view) {
     attn_status s;
     if (!attn_present(t)) return ATTN_OK;
-    if ((s = attn_check_output(name, t, 4, 4)) || (s = check_dtype_or_f32(name, t, input->dtype)) ||
-        (s = check_shape(name, t, 4, input->shape)))
+    if ((s = (written ? attn_check_output : attn_check_tensor)(name, t, 4, 4)) ||
+        (s = check_dtype_or_f32(name, t, input->dtype)) || (s = check_shape(name, t, 4, input->shape)))
         return s;
     *view = *t;
     return ATTN_OK;
@@ -460,9 +461,9 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
     if ((s = check_dout(p, g))) return s;
     *grads = (attn_attention_plan_grads){ .dout = g->dout };
     if (attn_present(&g->dlse)) grads->dlse = g->dlse;
-    if ((s = plan_input_gradient("dq", &g->dq, &a->q, &grads->dq)) ||
-        (s = plan_input_gradient("dk", &g->dk, &a->k, &grads->dk)) ||
-        (s = plan_input_gradient("dv", &g->dv, &a->v, &grads->dv)) ||
+    if ((s = plan_beside_input("dq", &g->dq, &a->q, true, &grads->dq)) ||
+        (s = plan_beside_input("dk", &g->dk, &a->k, true, &grads->dk)) ||
+        (s = plan_beside_input("dv", &g->dv, &a->v, true, &grads->dv)) ||
         (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
         (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)) ||
         (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, scores, &grads->dsinks)) ||
@@ -485,6 +486,13 @@ static attn_attention_grads stood_in_grads(const attn_attention_grads *g) {
     return with;
 }
 
+/* Whatever else was asked for was checked, and is not computed. */
+static void see_lse_alone(attn_attention_plan *plan) {
+    const attn_tensor none = { 0 };
+    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = none;
+    plan->top_k = 0;
+}
+
 attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                          const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose) {
     attn_status s;
@@ -496,8 +504,84 @@ attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attenti
     if ((s = attn_check_reserved("attn_attention_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved)) ||
         (s = plan_call(plan, &with, false, purpose)) || (s = plan_gradients(plan, grads, &with, &gradients)))
         return s;
-    const attn_tensor none = { 0 };
-    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = none;
-    plan->top_k = 0;
+    see_lse_alone(plan);
+    return ATTN_OK;
+}
+
+/* ---- forward mode ---------------------------------------------------------------------------------------- */
+
+static attn_status check_tangents_are_built(const attn_attention_plan *p) {
+    if (p->score != ATTN_DOT)
+        return attn_fail(ATTN_UNSUPPORTED, "score is %d: tangents and second derivatives are built for the dot score",
+                         (int)p->score);
+    if (p->weighting != ATTN_WEIGHT_SOFTMAX)
+        return attn_fail(ATTN_UNSUPPORTED, "weighting is %d: tangents and second derivatives are built for the softmax",
+                         (int)p->weighting);
+    return ATTN_OK;
+}
+
+/* What q, k and v are moved along, and where the movements of out and lse go. `names` are those of the five. */
+static attn_status plan_tangents(const attn_attention_plan *p, const char *const names[5], const attn_attention_args *a,
+                                 const attn_attention_plan_tangents *t, attn_attention_plan_tangents *view) {
+    attn_status s;
+    const int64_t out[] = { p->batch, p->heads, p->q_len, p->v_dim };
+    *view = (attn_attention_plan_tangents){ 0 };
+    if ((s = plan_beside_input(names[0], &t->dq, &a->q, false, &view->dq)) ||
+        (s = plan_beside_input(names[1], &t->dk, &a->k, false, &view->dk)) ||
+        (s = plan_beside_input(names[2], &t->dv, &a->v, false, &view->dv)))
+        return s;
+    attn_tensor shaped = { .dtype = p->q.dtype, .rank = 4, .shape = { out[0], out[1], out[2], out[3] } };
+    if ((s = plan_beside_input(names[3], &t->dout, &shaped, true, &view->dout))) return s;
+    return plan_seen(names[4], &t->dlse, p->q.dtype, 3, out, &view->dlse);
+}
+
+static attn_status plan_dbias_tangent(const attn_attention_plan *p, const attn_tensor *t, attn_tensor *view) {
+    attn_status s;
+    const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len };
+    if (!attn_present(t)) return ATTN_OK;
+    if (!p->bias.rank) return attn_fail(ATTN_BAD_ARGUMENT, "dbias is given, and there is no bias");
+    if ((s = attn_check_tensor("dbias", t, 0, 4)) || (s = check_dtype_or_f32("dbias", t, p->bias.dtype))) return s;
+    return attn_broadcast("dbias", t, 4, scores, view);
+}
+
+attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_plan_tangents *tangents,
+                                    const attn_attention_args *a, const attn_attention_tangents *t, attn_plan_purpose purpose) {
+    static const char *const names[] = { "dq", "dk", "dv", "dout", "dlse" };
+    attn_status s;
+    if (a == NULL || t == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_attention_tangents");
+    bool question = purpose == ATTN_PLAN_QUESTION;
+    attn_attention_args with = question ? stood_in_args(a) : *a;
+    attn_attention_plan_tangents given = { t->dq, t->dk, t->dv, t->dbias, t->dout, t->dlse };
+    attn_tensor *all[] = { &given.dq, &given.dk, &given.dv, &given.dbias, &given.dout, &given.dlse };
+    for (int i = 0; question && i < 6; i++) stand_in(all[i]);
+    if ((s = attn_check_reserved("attn_attention_tangents", t->reserved, sizeof t->reserved / sizeof *t->reserved)) ||
+        (s = plan_call(plan, &with, false, purpose)) || (s = check_tangents_are_built(plan)) ||
+        (s = plan_tangents(plan, names, &with, &given, tangents)) ||
+        (s = plan_dbias_tangent(plan, &given.dbias, &tangents->dbias)))
+        return s;
+    see_lse_alone(plan);
+    return ATTN_OK;
+}
+
+/* ---- the second order ------------------------------------------------------------------------------------ */
+
+attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                                attn_attention_plan_tangents *tangents, const attn_attention_args *a,
+                                                const attn_attention_double_grads *g, attn_plan_purpose purpose) {
+    static const char *const names[] = { "ddq", "ddk", "ddv", "ddout", "ddlse" };
+    attn_status s;
+    if (a == NULL || g == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_attention_double_grads");
+    attn_attention_grads first = { .dout = g->dout, .dlse = g->dlse, .dq = g->dq, .dk = g->dk, .dv = g->dv };
+    attn_attention_plan_tangents along = { .dq = g->ddq, .dk = g->ddk, .dv = g->ddv, .dout = g->ddout, .dlse = g->ddlse };
+    attn_tensor *all[] = { &along.dq, &along.dk, &along.dv, &along.dout, &along.dlse };
+    for (int i = 0; purpose == ATTN_PLAN_QUESTION && i < 5; i++) stand_in(all[i]);
+    if ((s = attn_check_reserved("attn_attention_double_grads", g->reserved, sizeof g->reserved / sizeof *g->reserved)) ||
+        (s = attn_attention_plan_backward(plan, grads, a, &first, purpose)) || (s = check_tangents_are_built(plan)) ||
+        (s = plan_tangents(plan, names, a, &along, tangents)))
+        return s;
+    grads->along = tangents;
+    plan->out = plan->lse = (attn_tensor){ 0 }; /* computed again, beside ddout */
     return ATTN_OK;
 }

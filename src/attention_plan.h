@@ -28,13 +28,17 @@ typedef struct attn_attention_plan {
     double alpha;          /* of sparsemax (2), entmax-1.5 and alpha-entmax */
     attn_dropout_rule dropout;
 
-    /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. */
+    /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. In forward
+     * mode too: to be written. */
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
     int32_t scores_stage;
     int64_t top_k;
 } attn_attention_plan;
 
-/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. */
+struct attn_attention_plan_tangents;
+
+/* The gradients asked for, as views of fixed rank. An extent of 1 where the input has more is summed over. In the second order
+ * they are those of sum ddq dq + ddk dk + ddv dv, the backward's results, and only dq, dk and dv. */
 typedef struct attn_attention_plan_grads {
     attn_tensor dout;          /* [batch, heads, q_len, v_dim], always there */
     attn_tensor dlse;          /* optional [batch, heads, q_len] */
@@ -44,7 +48,18 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dsinks;        /* the same */
     attn_tensor dalpha;        /* optional [1] */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */
+    const struct attn_attention_plan_tangents
+        *along; /* second order: ddq, ddk and ddv, and where ddout and ddlse go. Else NULL */
 } attn_attention_plan_grads;
+
+/* Directions for forward mode, and where its results go. In the second order: the gradients to dq, dk and dv, and where those to
+ * dout and dlse go. */
+typedef struct attn_attention_plan_tangents {
+    attn_tensor dq, dk, dv; /* each optional, shaped as its input */
+    attn_tensor dbias;      /* optional, seen as [batch, heads, q_len, kv_len] */
+    attn_tensor dout;       /* optional [batch, heads, q_len, v_dim] */
+    attn_tensor dlse;       /* optional [batch, heads, q_len] */
+} attn_attention_plan_tangents;
 
 /* A call has data behind its tensors, and lengths and offsets are read and checked. A question (of workspace) has shapes
  * and options only: data may be missing and is never read. */
@@ -54,6 +69,12 @@ typedef enum attn_plan_purpose { ATTN_PLAN_CALL, ATTN_PLAN_QUESTION } attn_plan_
 attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose);
 attn_status attn_attention_plan_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                          const attn_attention_args *a, const attn_attention_grads *g, attn_plan_purpose purpose);
+attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_plan_tangents *tangents,
+                                    const attn_attention_args *a, const attn_attention_tangents *t, attn_plan_purpose purpose);
+/* `tangents` is what grads->along points to. */
+attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
+                                                attn_attention_plan_tangents *tangents, const attn_attention_args *a,
+                                                const attn_attention_double_grads *g, attn_plan_purpose purpose);
 
 /* A weight depends on its score alone: rows are divided by nothing. */
 static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {

@@ -73,6 +73,7 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
 typedef struct reference_job {
     const attn_attention_plan *plan;
     const attn_attention_plan_grads *grads;
+    const attn_attention_plan_tangents *tangents;
 } reference_job;
 
 static size_t rows_bytes(const attn_attention_plan *p) {
@@ -115,10 +116,42 @@ void attn_reference_forward(const attn_attention_plan *p, attn_session *session)
     if (p->q_len > 0 || keys_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
 }
 
+/* ---- forward mode ---------------------------------------------------------------------------------------------- */
+
+attn_need attn_reference_jvp_need(const attn_attention_plan *p) { return (attn_need){ .per_worker = scratch_bytes(p, 0, 1) }; }
+
+static ref_attention_tangents head_tangents(const attn_attention_plan *p, const attn_attention_plan_tangents *t, int64_t b,
+                                            int64_t h) {
+    return (ref_attention_tangents){ .dq = matrix_of(&t->dq, b, h),
+                                     .dk = matrix_of(&t->dk, b, h / p->k_group),
+                                     .dv = matrix_of(&t->dv, b, h / p->v_group),
+                                     .dbias = matrix_of(&t->dbias, b, h),
+                                     .dout = matrix_of(&t->dout, b, h),
+                                     .dlse = vector_of(&t->dlse, b, h) };
+}
+
+static void jvp_head(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    const attn_attention_plan *p = job->plan;
+    int64_t b = item / p->heads, h = item % p->heads;
+    ref_attention head = head_of(p, b, h);
+    ref_attention_tangents t = head_tangents(p, job->tangents, b, h);
+    ref_rows row = rows_in(p, scratch);
+    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL);
+    ref_attention_jvp(&head, &t, &row);
+}
+
+void attn_reference_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session) {
+    reference_job job = { .plan = p, .tangents = t };
+    attn_session_run(session, p->q_len > 0 ? p->batch * p->heads : 0, jvp_head, &job);
+}
+
 /* ---- backward: each item gathers one piece of one gradient ---------------------------------------------------- */
 
-static ref_attention_grads head_grads(const attn_attention_plan_grads *g, int64_t b, int64_t h) {
-    return (ref_attention_grads){ .dout = matrix_of(&g->dout, b, h), .dlse = vector_of(&g->dlse, b, h) };
+static ref_attention_grads head_grads(const attn_attention_plan *p, const attn_attention_plan_grads *g, int64_t b, int64_t h) {
+    ref_attention_grads grads = { .dout = matrix_of(&g->dout, b, h), .dlse = vector_of(&g->dlse, b, h) };
+    if (g->along) grads.along = head_tangents(p, g->along, b, h);
+    return grads;
 }
 
 static void dq_of_head(void *context, int64_t item, void *scratch) {
@@ -126,9 +159,10 @@ static void dq_of_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->heads, h = item % p->heads;
     ref_attention head = head_of(p, b, h);
-    ref_attention_grads g = head_grads(job->grads, b, h);
+    ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
     ref_rows row = rows_in(p, scratch);
-    ref_attention_dq(&head, &g, &row, matrix_of(&job->grads->dq, b, h));
+    ref_matrix dq = matrix_of(&job->grads->dq, b, h);
+    (job->grads->along ? ref_attention_second_dq : ref_attention_dq)(&head, &g, &row, dq);
 }
 
 typedef void (*add_gradient)(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *sums);
@@ -139,7 +173,7 @@ static void add_heads(const reference_job *job, int64_t b, int64_t h0, int64_t h
     ref_rows row = rows_in(job->plan, scratch);
     for (int64_t h = h0; h < h1; h++) {
         ref_attention head = head_of(job->plan, b, h);
-        ref_attention_grads g = head_grads(job->grads, b, h);
+        ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
         add(&head, &g, &row, sums);
     }
 }
@@ -154,7 +188,8 @@ static void dk_of_key_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->k_heads, h = item % p->k_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->dim);
-    add_heads(job, b, h * p->k_group, (h + 1) * p->k_group, ref_attention_add_dk, scratch, sums);
+    add_heads(job, b, h * p->k_group, (h + 1) * p->k_group,
+              job->grads->along ? ref_attention_second_add_dk : ref_attention_add_dk, scratch, sums);
     if (p->score == ATTN_COSINE && p->heads > 0) {
         ref_attention head = head_of(p, b, h * p->k_group);
         ref_rows row = rows_in(p, scratch);
@@ -168,7 +203,8 @@ static void dv_of_value_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = job->plan;
     int64_t b = item / p->v_heads, h = item % p->v_heads;
     double *sums = sums_in(p, scratch, p->kv_len * p->v_dim);
-    add_heads(job, b, h * p->v_group, (h + 1) * p->v_group, ref_attention_add_dv, scratch, sums);
+    add_heads(job, b, h * p->v_group, (h + 1) * p->v_group,
+              job->grads->along ? ref_attention_second_add_dv : ref_attention_add_dv, scratch, sums);
     store_matrix(matrix_of(&job->grads->dv, b, h), p->kv_len, p->v_dim, sums);
 }
 
@@ -189,7 +225,7 @@ static void dbias_row(void *context, int64_t item, void *scratch) {
     for (int64_t b = entries.begin; b < entries.end; b++)
         for (int64_t h = heads.begin; h < heads.end; h++) {
             ref_attention head = head_of(p, b, h);
-            ref_attention_grads g = head_grads(job->grads, b, h);
+            ref_attention_grads g = head_grads(job->plan, job->grads, b, h);
             for (int64_t i = queries.begin; i < queries.end; i++)
                 ref_attention_add_dbias(&head, &g, i, &row, sums, t->shape[3] == p->kv_len ? 1 : 0);
         }
@@ -261,6 +297,7 @@ static int64_t items_of(const attn_tensor *t, int32_t inner) {
 
 void attn_reference_backward(const attn_attention_plan *p, const attn_attention_plan_grads *g, attn_session *session) {
     reference_job job = { .plan = p, .grads = g };
+    if (g->along && (g->along->dout.rank || g->along->dlse.rank)) attn_reference_jvp(p, g->along, session);
     attn_session_run(session, items_of(&g->dq, 2), dq_of_head, &job);
     attn_session_run(session, items_of(&g->dk, 2), dk_of_key_head, &job);
     attn_session_run(session, items_of(&g->dv, 2), dv_of_value_head, &job);

@@ -14,7 +14,7 @@ static double element(const void *x, int64_t i, size_t size) {
 bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank; }
 
 attn_row_norms attn_row_norms_in(const attn_attention_plan *p, attn_arena *a) {
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     return (attn_row_norms){ .max = attn_take(a, p->batch * p->heads, p->q_len, size),
                              .inverse = attn_take(a, p->batch * p->heads, p->q_len, size) };
 }
@@ -42,7 +42,7 @@ void attn_row_norms_load(const attn_row_norms *n, const attn_head *head, const a
 
 attn_top attn_top_in(const attn_attention_plan *p, attn_arena *a) {
     int64_t lanes = attn_kernels_of(p)->q_block;
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     return (attn_top){ .score = attn_take(a, p->top_k, lanes, size),
                        .key = attn_take(a, p->top_k, lanes, sizeof(int64_t)),
                        .threshold = attn_take(a, 1, lanes, size) };
@@ -126,7 +126,7 @@ typedef struct see_worker {
 
 static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     return (see_worker){ .m = attn_tile_memory_in(p, false, a),
                          .panel = attn_take(a, p->dim, k->q_block, size),
                          .max = attn_take(a, 1, k->q_block, size),

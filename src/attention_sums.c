@@ -21,9 +21,9 @@ static sum_worker sum_worker_in(const attn_attention_plan *p, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
     sum_worker w = { .m = attn_tile_memory_in(p, false, a),
                      .tile = attn_gradient_tile_in(p, a),
-                     .block = attn_gradient_block_in(p, a),
+                     .block = attn_gradient_block_in(p, NULL, a),
                      .total = attn_take(a, k->k_block, k->q_block, sizeof(double)) };
-    if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, attn_dtype_size(p->q.dtype));
+    if (!attn_values_lie_densely(p)) w.v_copy = attn_take(a, k->k_block, p->v_dim, attn_computing_size(p));
     return w;
 }
 
@@ -39,7 +39,7 @@ attn_sums attn_sums_in(const attn_attention_plan *p, const attn_attention_plan_g
     /* batch * heads * q_len elements fit in memory: q has more */
     if (g->dalibi.rank) s.slope = attn_take(shared, p->batch * p->heads, s.blocks, sizeof(double));
     if (g->dsinks.rank) s.sink = attn_take(shared, p->batch, p->heads, sizeof(double));
-    if (g->dscore_weight.rank) s.weight = attn_take(shared, p->batch * p->heads * s.blocks, p->dim, attn_dtype_size(p->q.dtype));
+    if (g->dscore_weight.rank) s.weight = attn_take(shared, p->batch * p->heads * s.blocks, p->dim, attn_computing_size(p));
     return s;
 }
 
@@ -138,7 +138,7 @@ static void sink_item(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = s->c->p;
     const attn_row_deltas *rows = &s->c->rows;
     const attn_tensor *dlse = &s->c->g->dlse;
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_head head = { .p = p, .b = item / p->heads, .h = item % p->heads, .sight = attn_plan_sight(p, item / p->heads) };
     double sink = attn_plan_sink(p, head.h), sum = 0;
     (void)scratch;
@@ -171,7 +171,7 @@ static double sum_of_heads(const attn_attention_plan *p, const double *numbers, 
 
 static double sum_of_weights(const attn_attention_plan *p, const attn_sums *sums, const attn_tensor *t, int64_t own_h,
                              int64_t d) {
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     double total = 0;
     for (int64_t b = 0; b < p->batch; b++)
         for (int64_t h = 0; h < p->heads; h++)

@@ -3,15 +3,26 @@
 #include "attention_tile.h"
 #include "attention_unit.h"
 #include "ref/element.h"
+#include "walk.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Rows further apart fall into few sets of the first-level cache: they are copied close together first. */
-enum { FAR_APART = 2048 };
+enum {
+    FAR_APART =
+        2048,  /* bytes: rows further apart fall into few sets of the first-level cache and are copied close together first */
+    BLOCKS = 4 /* of queries, whose rows the backward packs at once */
+};
+
+int32_t attn_computing_dtype(const attn_attention_plan *p) { return p->q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32; }
+size_t attn_computing_size(const attn_attention_plan *p) { return attn_dtype_size(attn_computing_dtype(p)); }
+
+bool attn_kernels_take(const attn_attention_plan *p, const attn_tensor *t) {
+    return !t->rank || t->dtype == p->q.dtype || t->dtype == attn_computing_dtype(p);
+}
 
 const attn_attention_kernels *attn_kernels_of(const attn_attention_plan *p) {
-    const attn_kernels *k = attn_kernels_for(p->q.dtype);
+    const attn_kernels *k = attn_kernels_for(attn_computing_dtype(p));
     return k && k->attention.q_block ? &k->attention : NULL;
 }
 
@@ -26,7 +37,9 @@ void attn_fill(void *x, int64_t n, size_t size, double value) {
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
-static bool lie_densely(const attn_tensor *t, int64_t n_columns) {
+/* Such that a kernel reads them where they are. */
+static bool lie_densely(const attn_attention_plan *p, const attn_tensor *t, int64_t n_columns) {
+    if (t->dtype != attn_computing_dtype(p)) return false;
     int64_t apart = t->stride[2] * (int64_t)attn_dtype_size(t->dtype);
     if (t->stride[3] != 1 && n_columns > 1) return false;
     return (apart > -FAR_APART && apart < FAR_APART) || t->stride[2] == n_columns;
@@ -34,57 +47,115 @@ static bool lie_densely(const attn_tensor *t, int64_t n_columns) {
 
 attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, attn_arena *a) {
     const attn_attention_kernels *k = attn_kernels_of(p);
-    size_t size = attn_dtype_size(p->q.dtype);
+    size_t size = attn_computing_size(p);
     attn_tile_memory m = { .s = attn_take(a, k->k_block, k->q_block, size),
                            .live = attn_take(a, k->k_block, 1, sizeof(uint64_t)),
                            .lanes = attn_take(a, k->k_block, 1, sizeof(uint64_t)) };
     if (p->bias.rank) m.bias = attn_take(a, k->k_block, k->q_block, size);
     if (p->dropout.on) m.keep = attn_take(a, k->k_block, k->q_block, size);
-    if (!lie_densely(&p->k, p->dim) || p->score == ATTN_COSINE) m.k = attn_take(a, k->k_block, p->dim, size);
+    if (!lie_densely(p, &p->k, p->dim) || p->score == ATTN_COSINE) m.k = attn_take(a, k->k_block, p->dim, size);
     if (values) m.v = attn_take(a, k->k_block, p->v_dim, size);
     if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
+    if (p->q.dtype == attn_computing_dtype(p)) return m;
+    int64_t rows = k->k_block > BLOCKS * k->q_block ? k->k_block : BLOCKS * k->q_block;
+    int64_t columns = p->dim > p->v_dim ? p->dim : p->v_dim;
+    m.wide = attn_take(a, rows, columns > k->k_block ? columns : k->k_block, size);
     return m;
 }
 
-static void copy_columns(const attn_tensor *t, int64_t at, int64_t step, int64_t n, char *to, size_t size) {
-    if (step == 1) {
-        memcpy(to, attn_at(t, at), (size_t)n * size);
-        return;
-    }
-    for (int64_t c = 0; c < n; c++) memcpy(to + (size_t)c * size, attn_at(t, at + c * step), size);
+/* ---- elements in and out ------------------------------------------------------------------------------------- */
+
+static void store_element(void *to, int32_t dtype, int64_t i, double x) {
+    if (dtype == ATTN_F32)
+        ((float *)to)[i] = (float)x;
+    else
+        ((double *)to)[i] = x;
 }
 
-static attn_rows rows_at(const attn_tensor *t, int64_t b, int64_t h, int64_t j0, int64_t j1, void *copy) {
-    int64_t at = b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
-    size_t size = attn_dtype_size(t->dtype);
+static double element(const void *from, int32_t dtype, int64_t i) {
+    return dtype == ATTN_F32 ? (double)((const float *)from)[i] : ((const double *)from)[i];
+}
+
+void attn_load_elements(const attn_head *head, const attn_tensor *t, int64_t at, int64_t step, int64_t n, void *to) {
+    if (t->dtype == head->dtype)
+        attn_copy_strided(head->size, n, attn_at(t, at), step, to, 1);
+    else if (step == 1)
+        head->convert->widen(attn_at(t, at), t->dtype, n, to);
+    else
+        for (int64_t i = 0; i < n; i++) store_element(to, head->dtype, i, ref_load(t->data, t->dtype, at + i * step));
+}
+
+void attn_store_elements(const attn_head *head, const void *from, int64_t n, const attn_tensor *t, int64_t at, int64_t step) {
+    if (t->dtype == head->dtype)
+        attn_copy_strided(head->size, n, from, 1, attn_at(t, at), step);
+    else if (step == 1)
+        head->convert->narrow(from, n, t->dtype, attn_at(t, at));
+    else
+        for (int64_t i = 0; i < n; i++) ref_store(t->data, t->dtype, at + i * step, element(from, head->dtype, i));
+}
+
+void attn_load_rows(const attn_head *head, const attn_tensor *t, int64_t at, int64_t row, int64_t col, int64_t n_rows,
+                    int64_t n_cols, void *to) {
+    for (int64_t i = 0; i < n_rows; i++)
+        attn_load_elements(head, t, at + i * row, n_cols > 1 ? col : 1, n_cols, (char *)to + (size_t)(i * n_cols) * head->size);
+}
+
+void attn_pack_panel(const attn_head *head, const attn_tensor *t, int64_t at, int64_t row, int64_t col, int64_t n_rows,
+                     int64_t n_cols, void *panel) {
+    const void *from = attn_at(t, at);
+    if (n_cols == 1) col = 1;
+    if (t->dtype != head->dtype) {
+        attn_load_rows(head, t, at, row, col, n_rows, n_cols, head->m.wide);
+        from = head->m.wide;
+        row = n_cols;
+        col = 1;
+    }
+    head->kernels->pack(from, row, col, n_rows, n_cols, panel);
+}
+
+void attn_pack_groups(const attn_head *head, const attn_tensor *t, int64_t at, int64_t row, int64_t col, int64_t n_rows,
+                      int64_t n_cols, void *groups) {
+    const void *from = attn_at(t, at);
+    if (t->dtype != head->dtype) {
+        attn_load_rows(head, t, at, row, col, n_rows, n_cols, head->m.wide);
+        from = head->m.wide;
+        row = n_cols;
+        col = 1;
+    }
+    head->kernels->pack_groups(from, row, col, n_rows, n_cols, groups);
+}
+
+attn_rows attn_rows_of(const attn_head *head, const attn_tensor *t, int64_t h, int64_t j0, int64_t j1, void *copy) {
+    int64_t at = head->b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
     if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
-    for (int64_t j = 0; j < j1 - j0; j++)
-        copy_columns(t, at + j * t->stride[2], t->stride[3], n, (char *)copy + (size_t)(j * n) * size, size);
+    attn_load_rows(head, t, at, t->stride[2], t->stride[3], j1 - j0, n, copy);
     return (attn_rows){ copy, n };
 }
 
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1) {
-    attn_rows rows = rows_at(&head->p->k, head->b, head->h / head->p->k_group, j0, j1, head->m.k);
+    attn_rows rows = attn_rows_of(head, &head->p->k, head->h / head->p->k_group, j0, j1, head->m.k);
     for (int64_t j = 0; head->p->score == ATTN_COSINE && j < j1 - j0; j++)
         attn_unit_vector((char *)head->m.k + (size_t)(j * rows.row) * head->size, head->p->dim, 1, head->size);
     return rows;
 }
 
-bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(&p->v, p->v_dim); }
+bool attn_values_lie_densely(const attn_attention_plan *p) { return lie_densely(p, &p->v, p->v_dim); }
 attn_rows attn_values_at(const attn_head *head, int64_t j0, int64_t j1, void *copy) {
-    return rows_at(&head->p->v, head->b, head->h / head->p->v_group, j0, j1, copy);
+    return attn_rows_of(head, &head->p->v, head->h / head->p->v_group, j0, j1, copy);
 }
 
 void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1) {
     const attn_tensor *v = &head->p->v;
     int64_t at = head->b * v->stride[0] + head->h / head->p->v_group * v->stride[1] + j0 * v->stride[2];
-    head->kernels->pack_groups(attn_at(v, at), v->stride[2], v->stride[3], j1 - j0, head->p->v_dim, head->m.v);
+    attn_pack_groups(head, v, at, v->stride[2], v->stride[3], j1 - j0, head->p->v_dim, head->m.v);
 }
 
 attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_tile_memory m) {
     attn_head head = { .p = p,
                        .kernels = attn_kernels_of(p),
-                       .size = attn_dtype_size(p->q.dtype),
+                       .convert = &attn_kernels_for(attn_computing_dtype(p))->convert,
+                       .dtype = attn_computing_dtype(p),
+                       .size = attn_computing_size(p),
                        .b = b,
                        .h = h,
                        .sight = attn_plan_sight(p, b),
@@ -92,7 +163,7 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
     if (p->alibi.rank) head.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
     if (p->sinks.rank) head.sink = attn_plan_sink(p, h);
     if (p->score_weight.rank)
-        copy_columns(&p->score_weight, h * p->score_weight.stride[0], p->score_weight.stride[1], p->dim, m.weight, head.size);
+        attn_load_elements(&head, &p->score_weight, h * p->score_weight.stride[0], p->score_weight.stride[1], p->dim, m.weight);
     return head;
 }
 
@@ -104,11 +175,39 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
     x.n_rows = queries < 0 ? 0 : queries < rows ? queries : rows;
     x.keys = attn_rows_keys(&head->sight, i0, i0 + x.n_written);
     int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + i0 * q->stride[2];
-    if (x.n_rows > 0)
-        head->kernels->pack(attn_at(q, at), q->stride[2], head->p->dim > 1 ? q->stride[3] : 1, x.n_rows, head->p->dim, panel);
+    if (x.n_rows > 0) attn_pack_panel(head, q, at, q->stride[2], q->stride[3], x.n_rows, head->p->dim, panel);
     for (int64_t i = 0; head->p->score == ATTN_COSINE && i < x.n_rows; i++)
         attn_unit_vector((char *)panel + (size_t)i * head->size, head->p->dim, rows, head->size);
     return x;
+}
+
+/* ---- values and results ------------------------------------------------------------------------------------ */
+
+bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
+                      attn_finiteness *known) {
+    if (kind != ATTN_TILE_PARTLY) return false;
+    if (*known == ATTN_FINITENESS_UNKNOWN)
+        *known = head->kernels->finite(values, (keys.end - keys.begin) * head->p->v_dim) ? ATTN_FINITE : ATTN_NOT_FINITE;
+    return *known == ATTN_NOT_FINITE;
+}
+
+void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    int64_t col = columns > 1 ? t->stride[3] : 1;
+    if (t->dtype == head->dtype) {
+        head->kernels->unpack(panel, x->n_written, columns, attn_at(t, at), t->stride[2], col);
+        return;
+    }
+    head->kernels->unpack(panel, x->n_written, columns, head->m.wide, columns, 1);
+    for (int64_t i = 0; i < x->n_written; i++)
+        attn_store_elements(head, (const char *)head->m.wide + (size_t)(i * columns) * head->size, columns, t,
+                            at + i * t->stride[2], col);
+}
+
+void attn_write_rows(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *values) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2];
+    for (int64_t i = 0; i < x->n_written; i++)
+        memcpy(attn_at(t, at + i * t->stride[2]), (const char *)values + (size_t)i * head->size, head->size);
 }
 
 /* ---- masks ----------------------------------------------------------------------------------------------- */
@@ -156,7 +255,7 @@ attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, 
 static void read_bias(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys) {
     const attn_tensor *bias = &head->p->bias;
     int64_t at = head->b * bias->stride[0] + head->h * bias->stride[1] + x->i0 * bias->stride[2] + j0 * bias->stride[3];
-    head->kernels->pack(attn_at(bias, at), bias->stride[2], bias->stride[3], x->n_rows, n_keys, head->m.bias);
+    attn_pack_panel(head, bias, at, bias->stride[2], bias->stride[3], x->n_rows, n_keys, head->m.bias);
     head->kernels->add_bias(head->m.s, head->m.bias, n_keys, head->m.live);
 }
 

@@ -36,11 +36,11 @@ static unsigned saved_states(void) {
 }
 
 static bool machine_has(const char *isa) {
-    enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX2 = 1u << 5, YMM = 0x06, ZMM = 0xe6 };
+    enum { FMA = 1u << 12, F16C = 1u << 29, OSXSAVE = 1u << 27, AVX2 = 1u << 5, YMM = 0x06, ZMM = 0xe6 };
     const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
     unsigned a, b, c, d, b7, c7;
     if (!strcmp(isa, "scalar")) return true;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE) || !(c & FMA)) return false;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE) || !(c & FMA) || !(c & F16C)) return false;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !(b7 & AVX2)) return false;
     unsigned states = saved_states();
     if (!strcmp(isa, "avx2")) return (states & YMM) == YMM;

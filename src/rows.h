@@ -7,7 +7,7 @@
 
 #include "tensor.h"
 
-enum { ATTN_ROWS_TENSORS = 5, ATTN_ROWS_AXES = ATTN_MAX_RANK - 1 };
+enum { ATTN_ROWS_TENSORS = 6, ATTN_ROWS_AXES = ATTN_MAX_RANK - 1 };
 
 /* How one tensor lies. data NULL: absent. */
 typedef struct attn_rows_tensor {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* attn_softmax, attn_logsumexp and their gradients: everything is checked here, before anything is written. */
+/* attn_softmax, attn_logsumexp, their gradients and tangents: everything is checked here, before anything is written. */
 #include "operand.h"
 #include "softmax_rows.h"
 #include "status.h"
@@ -103,17 +103,16 @@ static attn_status check_scores(const attn_softmax_args *a, attn_tensor *mask, a
     return s;
 }
 
-/* Makes the rows of a call on scores and runs it, unless there is nothing to write. y and of_row may be absent. */
+/* Makes the rows of a call on scores and runs it, unless there is nothing to write. y, of_row and tangent may be absent. */
 static attn_status run_scores(const attn_softmax_args *a, const softmax_options *o, score_result result, const attn_tensor *y,
-                              const attn_tensor *of_row, const attn_exec *exec) {
+                              const attn_tensor *of_row, const attn_tensor *tangent, const attn_exec *exec) {
     attn_tensor mask, bias;
     attn_status s = check_scores(a, &mask, &bias);
     if (s != ATTN_OK) return s;
     score_job job = { .result = result, .scale = o->scale, .negate = a->op == ATTN_SOFTMIN };
     if (attn_row_count(&a->x) == 0 || (y && a->x.shape[a->x.rank - 1] == 0)) return ATTN_OK;
-    const attn_tensor *tensors[SCORES_TENSORS] = {
-        [SCORES_X] = &a->x, [SCORES_MASK] = &mask, [SCORES_BIAS] = &bias, [SCORES_Y] = y, [SCORES_OF_ROW] = of_row
-    };
+    const attn_tensor *tensors[SCORES_TENSORS] = { [SCORES_X] = &a->x, [SCORES_MASK] = &mask,    [SCORES_BIAS] = &bias,
+                                                   [SCORES_Y] = y,     [SCORES_OF_ROW] = of_row, [SCORES_TANGENT] = tangent };
     if (result == RESULT_ENTMAX) job.alpha = o->alpha;
     if (result == RESULT_GUMBEL) {
         job.temperature = o->temperature, job.seed = a->seed, job.hard = a->hard != 0;
@@ -135,7 +134,7 @@ attn_status attn_softmax(const attn_softmax_args *a, const attn_exec *exec) {
     attn_status s = check_options(a, &o);
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_beside("y", &a->y, ATTN_OUTPUT, &a->x, "x");
-    return s == ATTN_OK ? run_scores(a, &o, result_of(a, &o), &a->y, NULL, exec) : s;
+    return s == ATTN_OK ? run_scores(a, &o, result_of(a, &o), &a->y, NULL, NULL, exec) : s;
 }
 
 attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec) {
@@ -144,7 +143,7 @@ attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec *exec) {
     attn_status s = check_logsumexp_options(a, &o);
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_of_row("y", &a->y, ATTN_OUTPUT, &a->x, &lse);
-    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE, NULL, &lse, exec) : s;
+    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE, NULL, &lse, NULL, exec) : s;
 }
 
 static attn_status check_grads(const attn_softmax_args *a, const attn_softmax_grads *g) {
@@ -161,13 +160,22 @@ static attn_status check_grads(const attn_softmax_args *a, const attn_softmax_gr
     return ATTN_OK;
 }
 
-static attn_status run_gradients(const attn_softmax_args *a, const attn_softmax_grads *g, const softmax_options *o,
-                                 const attn_exec *exec) {
-    double scale = a->op == ATTN_SOFTMIN ? -o->scale : o->scale / o->temperature;
-    gradient_job job = { .logarithmic = a->op == ATTN_LOG_SOFTMAX, .scale = scale, .alpha = o->alpha > 1 ? o->alpha : 0 };
-    const attn_tensor *tensors[GRADIENT_TENSORS] = { [GRADIENT_Y] = &a->y, [GRADIENT_DY] = &g->dy, [GRADIENT_DX] = &g->dx };
+/* From y and what comes in, a gradient or a tangent, to what goes out. */
+static attn_status run_slopes(const attn_softmax_args *a, const softmax_options *o, attn_slope log_slope, const attn_tensor *in,
+                              const attn_tensor *out, const attn_exec *exec) {
+    gradient_job job = { .slope = a->op == ATTN_LOG_SOFTMAX ? log_slope : ATTN_SLOPE_SOFTMAX,
+                         .scale = a->op == ATTN_SOFTMIN ? -o->scale : o->scale / o->temperature,
+                         .alpha = o->alpha > 1 ? o->alpha : 0 };
+    const attn_tensor *tensors[GRADIENT_TENSORS] = { [GRADIENT_Y] = &a->y, [GRADIENT_DY] = in, [GRADIENT_DX] = out };
+    if (attn_count(&a->y) == 0) return ATTN_OK;
     attn_rows_make(&job.rows, GRADIENT_TENSORS, tensors);
     return attn_run_gradients(&job, exec);
+}
+
+/* y, and x where it is there. */
+static attn_status check_result(const attn_softmax_args *a) {
+    attn_status s = attn_check_float("y", &a->y, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    return s == ATTN_OK && attn_present(&a->x) ? check_beside("y", &a->y, ATTN_INPUT, &a->x, "x") : s;
 }
 
 attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec) {
@@ -175,12 +183,11 @@ attn_status attn_softmax_backward(const attn_softmax_args *a, const attn_softmax
     double dalpha = 0;
     attn_status s = check_options(a, &o);
     if (s == ATTN_OK) s = check_grads(a, g);
-    if (s == ATTN_OK) s = attn_check_float("y", &a->y, ATTN_INPUT, 1, ATTN_MAX_RANK);
-    if (s == ATTN_OK && attn_present(&a->x)) s = check_beside("y", &a->y, ATTN_INPUT, &a->x, "x");
+    if (s == ATTN_OK) s = check_result(a);
     if (s == ATTN_OK) s = check_beside("dy", &g->dy, ATTN_INPUT, &a->y, "y");
     if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, attn_present(&a->x) ? &a->x : &a->y, "y");
     if (s == ATTN_OK && attn_present(&g->dalpha)) s = attn_run_dalpha(o.alpha, &a->y, &g->dy, &dalpha, exec); /* dx may be dy */
-    if (s == ATTN_OK && attn_count(&a->y) > 0) s = run_gradients(a, g, &o, exec);
+    if (s == ATTN_OK) s = run_slopes(a, &o, ATTN_SLOPE_LOG, &g->dy, &g->dx, exec);
     if (s == ATTN_OK && attn_present(&g->dalpha)) ref_store(g->dalpha.data, g->dalpha.dtype, 0, dalpha);
     return s;
 }
@@ -193,5 +200,33 @@ attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softm
     if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s == ATTN_OK) s = check_of_row("dy", &g->dy, ATTN_INPUT, &a->x, &dy);
     if (s == ATTN_OK) s = check_beside("dx", &g->dx, ATTN_OUTPUT, &a->x, "x");
-    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE_GRADIENT, &g->dx, &dy, exec) : s;
+    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE_GRADIENT, &g->dx, &dy, NULL, exec) : s;
+}
+
+/* ---- forward mode ------------------------------------------------------------------------------------------ */
+
+static attn_status check_tangents(const attn_softmax_tangents *t) {
+    if (!t) return attn_fail(ATTN_BAD_ARGUMENT, "softmax has no tangents to work on");
+    return attn_check_reserved("attn_softmax_tangents", t->reserved, sizeof t->reserved / sizeof *t->reserved);
+}
+
+attn_status attn_softmax_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec) {
+    softmax_options o;
+    attn_status s = check_options(a, &o);
+    if (s == ATTN_OK) s = check_tangents(t);
+    if (s == ATTN_OK) s = check_result(a);
+    if (s == ATTN_OK) s = check_beside("dx", &t->dx, ATTN_INPUT, &a->y, "y");
+    if (s == ATTN_OK) s = check_beside("dy", &t->dy, ATTN_OUTPUT, attn_present(&a->x) ? &a->x : &a->y, "y");
+    return s == ATTN_OK ? run_slopes(a, &o, ATTN_SLOPE_LOG_TANGENT, &t->dx, &t->dy, exec) : s;
+}
+
+attn_status attn_logsumexp_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec) {
+    softmax_options o;
+    attn_tensor dy;
+    attn_status s = check_logsumexp_options(a, &o);
+    if (s == ATTN_OK) s = check_tangents(t);
+    if (s == ATTN_OK) s = attn_check_float("x", &a->x, ATTN_INPUT, 1, ATTN_MAX_RANK);
+    if (s == ATTN_OK) s = check_beside("dx", &t->dx, ATTN_INPUT, &a->x, "x");
+    if (s == ATTN_OK) s = check_of_row("dy", &t->dy, ATTN_OUTPUT, &a->x, &dy);
+    return s == ATTN_OK ? run_scores(a, &o, RESULT_LSE_TANGENT, NULL, &dy, &t->dx, exec) : s;
 }

@@ -55,16 +55,17 @@ typedef struct score_run {
 typedef struct score_strip {
     int64_t rows;
     int64_t number, next_number; /* the first row's row-major number, and how far apart they are */
-    attn_strip x, mask, bias, y, of_row;
+    attn_strip x, mask, bias, y, of_row, tangent;
     attn_strip z;     /* x itself, or `work` */
     attn_strip work;  /* dense: y itself, or a buffer; absent when nothing but the lse of dense rows is wanted */
     int64_t capacity; /* of z, in elements of a row */
     attn_peak peak[STRIP_ROWS];
     attn_compensated sum[STRIP_ROWS];
-    bool found[STRIP_ROWS]; /* the largest score of a row has been written as 1 */
+    attn_compensated dot[STRIP_ROWS]; /* of exponentials and tangents */
+    bool found[STRIP_ROWS];           /* the largest score of a row has been written as 1 */
 } score_strip;
 
-/* Elements [j, j + n) of row r's mask and bias, dense and of the scores' element type. */
+/* Elements [j, j + n) of row r's mask, and of its bias or tangent: dense, and of the scores' element type. */
 static const uint8_t *mask_piece(const score_strip *s, int64_t r, int64_t j, int64_t n, uint8_t *buffer) {
     if (!s->mask.data) return NULL;
     if (s->mask.step == 1) return (uint8_t *)attn_strip_at(s->mask, r, j);
@@ -72,11 +73,11 @@ static const uint8_t *mask_piece(const score_strip *s, int64_t r, int64_t j, int
     return buffer;
 }
 
-static const void *bias_piece(const score_run *run, const score_strip *s, int64_t r, int64_t j, int64_t n, double *buffer) {
-    if (!s->bias.data) return NULL;
-    int32_t dtype = run->job->rows.t[SCORES_BIAS].dtype;
-    if (s->bias.step == 1 && dtype == run->dtype) return attn_strip_at(s->bias, r, j);
-    for (int64_t i = 0; i < n; i++) ref_store(buffer, run->dtype, i, ref_load(attn_strip_at(s->bias, r, j + i), dtype, 0));
+static const void *float_piece(const score_run *run, attn_strip from, int32_t dtype, int64_t r, int64_t j, int64_t n,
+                               double *buffer) {
+    if (!from.data) return NULL;
+    if (from.step == 1 && dtype == run->dtype) return attn_strip_at(from, r, j);
+    for (int64_t i = 0; i < n; i++) ref_store(buffer, run->dtype, i, ref_load(attn_strip_at(from, r, j + i), dtype, 0));
     return buffer;
 }
 
@@ -103,7 +104,8 @@ static void load_scores(const score_run *run, score_strip *s, int64_t row, int64
             double bias[ATTN_ROW_PIECE];
             m = n - i < ATTN_ROW_PIECE ? n - i : ATTN_ROW_PIECE;
             char *to = attn_strip_at(z, r - row, i);
-            run->k->scores(m, attn_strip_at(from, r - row, i), bias_piece(run, s, r, j + i, m, bias),
+            run->k->scores(m, attn_strip_at(from, r - row, i),
+                           float_piece(run, s->bias, run->job->rows.t[SCORES_BIAS].dtype, r, j + i, m, bias),
                            mask_piece(s, r, j + i, m, mask), run->job->scale, run->job->negate ? -1 : 1, to);
             if (run->job->result == RESULT_GUMBEL) add_noise(run, s, r, j + i, m, to);
         }
@@ -127,6 +129,25 @@ static void exponentials(const score_run *run, const score_strip *s, int64_t r, 
     } else {
         run->k->exp_sum(n, z, s->peak[r].max, e, sum);
     }
+}
+
+/* Row r's exponentials e of elements [j, j + n) meet their tangents. */
+static void add_dot(const score_run *run, score_strip *s, int64_t r, int64_t j, int64_t n, const char *e) {
+    int32_t dtype = run->job->rows.t[SCORES_TANGENT].dtype;
+    for (int64_t i = 0, m; i < n; i += m) {
+        double buffer[ATTN_ROW_PIECE];
+        m = n - i < ATTN_ROW_PIECE ? n - i : ATTN_ROW_PIECE;
+        run->k->dy_sum(ATTN_SLOPE_SOFTMAX, m, e + i * (int64_t)run->size,
+                       float_piece(run, s->tangent, dtype, r, j + i, m, buffer), &s->dot[r]);
+    }
+}
+
+static void store_lse_tangent(const score_run *run, const score_strip *s, int64_t r) {
+    attn_peak p = s->peak[r];
+    double scale = run->job->negate ? -run->job->scale : run->job->scale, tangent = NAN;
+    if (attn_is_regular(p)) tangent = attn_total(s->dot[r]) / attn_total(s->sum[r]) * scale;
+    if (!p.nan && p.max == -INFINITY) tangent = 0;
+    ref_store(attn_strip_at(s->of_row, r, 0), run->job->rows.t[SCORES_OF_ROW].dtype, 0, tangent);
 }
 
 /* Row r's result for the n scores at z, of which `have_exp` says that the exponentials are already in `work`. */
@@ -194,10 +215,11 @@ static void entmax_row(const score_run *run, score_strip *s, int64_t r, bool dir
 static void do_strip(const score_run *run, score_strip *s) {
     const int64_t n = run->job->rows.n, capacity = s->capacity;
     const bool once = n <= capacity, direct = s->z.data == s->x.data;
-    const bool keep_exp = once && s->work.data && run->job->result != RESULT_LOG_SOFTMAX;
+    const bool tangent = run->job->result == RESULT_LSE_TANGENT;
+    const bool keep_exp = tangent || (once && s->work.data && run->job->result != RESULT_LOG_SOFTMAX);
     for (int64_t r = 0; r < s->rows; r++) {
         s->peak[r] = (attn_peak){ .max = -INFINITY };
-        s->sum[r] = (attn_compensated){ 0, 0 };
+        s->sum[r] = s->dot[r] = (attn_compensated){ 0, 0 };
         s->found[r] = false;
     }
     for (int64_t j = 0; j < n; j += capacity) {
@@ -212,10 +234,16 @@ static void do_strip(const score_run *run, score_strip *s) {
     for (int64_t j = 0; j < n && !run->job->hard; j += capacity) {
         int64_t m = n - j < capacity ? n - j : capacity;
         if (!once) load_scores(run, s, 0, s->rows, j, m);
-        for (int64_t r = 0; r < s->rows; r++)
-            if (attn_is_regular(s->peak[r]))
-                exponentials(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m,
-                             keep_exp || run->job->result == RESULT_GUMBEL ? attn_strip_at(s->work, r, 0) : NULL, &s->sum[r]);
+        for (int64_t r = 0; r < s->rows; r++) {
+            if (!attn_is_regular(s->peak[r])) continue;
+            char *e = keep_exp || run->job->result == RESULT_GUMBEL ? attn_strip_at(s->work, r, 0) : NULL;
+            exponentials(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m, e, &s->sum[r]);
+            if (tangent) add_dot(run, s, r, j, m, e);
+        }
+    }
+    if (tangent) {
+        for (int64_t r = 0; r < s->rows; r++) store_lse_tangent(run, s, r);
+        return;
     }
     if (run->job->result == RESULT_LSE) {
         for (int64_t r = 0; r < s->rows; r++) store_lse(run, s, r);
@@ -240,6 +268,7 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
                       .bias = attn_strip_of(rows, b, SCORES_BIAS, row),
                       .y = attn_strip_of(rows, b, SCORES_Y, row),
                       .of_row = attn_strip_of(rows, b, SCORES_OF_ROW, row),
+                      .tangent = attn_strip_of(rows, b, SCORES_TANGENT, row),
                       .number = b->number + row * b->next_number,
                       .next_number = b->next_number,
                       .capacity = run->plan.capacity };
@@ -247,7 +276,7 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
     if (s.y.data && s.y.step == 1) {
         s.work = s.y;
         s.capacity = rows->n;
-    } else if (s.y.data || !direct) {
+    } else if (s.y.data || !direct || run->job->result == RESULT_LSE_TANGENT) {
         s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .size = run->size };
     } else {
         s.capacity = rows->n;
@@ -294,6 +323,9 @@ static void do_block_by_reference(void *context, int64_t item, void *scratch) {
         uint64_t number = (uint64_t)(b.number + row * b.next_number);
         switch (run->job->result) {
         case RESULT_LSE: ref_put(of_row, 0, ref_logsumexp(&scores)); break;
+        case RESULT_LSE_TANGENT:
+            ref_put(of_row, 0, ref_logsumexp_tangent(&scores, row_vector(rows, &b, SCORES_TANGENT, row)));
+            break;
         case RESULT_LSE_GRADIENT: ref_logsumexp_backward(&scores, ref_get(of_row, 0), y); break;
         case RESULT_ENTMAX: ref_entmax(&scores, run->job->alpha, y); break;
         case RESULT_GUMBEL:
@@ -310,7 +342,7 @@ static void do_block_by_reference(void *context, int64_t item, void *scratch) {
 
 attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
     const attn_rows *rows = &job->rows;
-    const attn_kernels *k = kernels_of(rows, (const int32_t[]){ SCORES_X, SCORES_Y }, 2, job->alpha);
+    const attn_kernels *k = kernels_of(rows, (const int32_t[]){ SCORES_X, SCORES_Y, SCORES_TANGENT }, 3, job->alpha);
     const attn_rows_tensor *x = &rows->t[SCORES_X], *y = &rows->t[SCORES_Y];
     score_run run = { .job = job,
                       .kernels = k,
@@ -323,7 +355,8 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
     run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data &&
                 job->result != RESULT_GUMBEL;
     run.plan = (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = rows->n };
-    bool works_in_y = y->data && y->step == 1, works_in_x = !y->data && run.plain && x->step == 1;
+    bool works_in_y = y->data && y->step == 1;
+    bool works_in_x = !y->data && run.plain && x->step == 1 && job->result != RESULT_LSE_TANGENT;
     if (k && !works_in_y && !works_in_x) {
         run.plan = attn_strip_plan_for(rows->n, run.size, 1, exec);
         run.block = rows_per_item(rows->n, run.plan.rows);
@@ -353,7 +386,8 @@ static bool is_dense(const attn_rows *rows) {
     return true;
 }
 
-/* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy, entmax sum r dy and sum r. */
+/* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy (of a tangent sum exp(y) dy), entmax sum r dy and
+ * sum r. */
 typedef struct gradient_sums {
     attn_compensated dy, shares;
 } gradient_sums;
@@ -362,7 +396,7 @@ static void add_sums(const gradient_run *run, int64_t n, const char *y, const ch
     if (run->job->alpha > 0)
         run->entmax->support_sums(2 - run->job->alpha, n, y, dy, &s->dy, &s->shares);
     else
-        run->k->dy_sum(run->job->logarithmic, n, y, dy, &s->dy);
+        run->k->dy_sum(run->job->slope, n, y, dy, &s->dy);
 }
 
 static void write_dx(const gradient_run *run, int64_t n, const char *y, const char *dy, const gradient_sums *s, char *dx) {
@@ -371,7 +405,7 @@ static void write_dx(const gradient_run *run, int64_t n, const char *y, const ch
     if (job->alpha > 0)
         run->entmax->support_dx(2 - job->alpha, n, y, dy, sum / attn_total(s->shares), job->scale, dx);
     else
-        run->k->dx(job->logarithmic, n, y, dy, sum, job->scale, dx);
+        run->k->dx(job->slope, n, y, dy, sum, job->scale, dx);
 }
 
 static void dense_gradient(const gradient_run *run, const char *y, const char *dy, char *dx) {
@@ -435,8 +469,11 @@ static void gradient_block_by_reference(void *context, int64_t item, void *scrat
                    dx = row_vector(rows, &b, GRADIENT_DX, r);
         if (run->job->alpha > 0)
             ref_entmax_backward(run->job->alpha, run->job->scale, rows->n, y, dy, dx);
+        else if (run->job->slope == ATTN_SLOPE_LOG_TANGENT)
+            ref_log_softmax_tangent(run->job->scale, rows->n, y, dy, dx);
         else
-            ref_softmax_backward(run->job->logarithmic ? ATTN_LOG_SOFTMAX : ATTN_SOFTMAX, run->job->scale, rows->n, y, dy, dx);
+            ref_softmax_backward(run->job->slope == ATTN_SLOPE_LOG ? ATTN_LOG_SOFTMAX : ATTN_SOFTMAX, run->job->scale, rows->n, y,
+                                 dy, dx);
     }
 }
 

@@ -8,19 +8,21 @@
 
 #include "kernels/kernels.h"
 
-/* What becomes of a row of scores z: exp(z - lse), z - lse, lse itself, dy * scale * exp(z - lse), alpha-entmax, or the softmax of
- * (z + noise) / temperature. */
+/* What becomes of a row of scores z: exp(z - lse), z - lse, lse itself, dy * scale * exp(z - lse), the sum of
+ * dx * scale * exp(z - lse), alpha-entmax, or the softmax of (z + noise) / temperature. */
 typedef enum score_result {
     RESULT_SOFTMAX,
     RESULT_LOG_SOFTMAX,
     RESULT_LSE,
     RESULT_LSE_GRADIENT,
+    RESULT_LSE_TANGENT,
     RESULT_ENTMAX,
     RESULT_GUMBEL
 } score_result;
 
-/* In `rows`: the mask and the bias may be absent; OF_ROW is the lse (out) or its gradient (in), one element a row. */
-enum { SCORES_X, SCORES_MASK, SCORES_BIAS, SCORES_Y, SCORES_OF_ROW, SCORES_TENSORS };
+/* In `rows`: the mask and the bias may be absent; OF_ROW is the lse or its tangent (out) or its gradient (in), one element a row;
+ * TANGENT is that of x, for RESULT_LSE_TANGENT. */
+enum { SCORES_X, SCORES_MASK, SCORES_BIAS, SCORES_Y, SCORES_OF_ROW, SCORES_TANGENT, SCORES_TENSORS };
 
 typedef struct score_job {
     attn_rows rows; /* RESULT_GUMBEL: numbered */
@@ -35,12 +37,12 @@ typedef struct score_job {
 
 attn_status attn_run_scores(const score_job *job, const attn_exec *exec);
 
-/* dx from y and dy. */
+/* dx from y and dy: of the gradient, or of a tangent dy from y and dx. */
 enum { GRADIENT_Y, GRADIENT_DY, GRADIENT_DX, GRADIENT_TENSORS };
 
 typedef struct gradient_job {
     attn_rows rows;
-    bool logarithmic; /* of log-softmax: see softmax_kernels.dx */
+    attn_slope slope; /* see softmax_kernels.dx */
     double scale;     /* negative for softmin */
     double alpha;     /* of entmax, above 1: see entmax_kernels.support_dx. 0: of softmax */
 } gradient_job;

@@ -36,9 +36,9 @@ static call new_call(int32_t dtype, int64_t q_len, int64_t kv_len, int64_t dim, 
     return c;
 }
 
-/* The same inputs and outputs of its own. */
+/* The same inputs and outputs of its own: of what is computed in, so that nothing is hidden by rounding to 16 bits. */
 static call with_outputs(call c, bool gradients) {
-    int32_t dtype = c.a.q.dtype;
+    int32_t dtype = c.a.q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
     int64_t q_len = c.a.q.shape[2], kv_len = c.a.k.shape[2];
     c.a.out = tensor4(dtype, 1, 2, q_len, c.a.v.shape[3]);
     if (c.a.weighting == ATTN_WEIGHT_SOFTMAX) c.a.see.lse = tensor_of(dtype, 3, (int64_t[]){ 1, 2, q_len });
@@ -115,15 +115,15 @@ static void assert_same_bits(attn_tensor x, attn_tensor y) {
 
 /* ---- where things end ---------------------------------------------------------------------------------------- */
 
-static const int32_t both[] = { ATTN_F32, ATTN_F64 };
+static const int32_t both[] = { ATTN_F32, ATTN_F64 }, all[] = { ATTN_F32, ATTN_BF16, ATTN_F64, ATTN_F16 };
 
 static void head_sizes_around_vectors_and_groups_stay_within_their_memory(void **state) {
     (void)state;
     static const int64_t sizes[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 33, 47, 64, 65, 257 };
     int n = sizeof sizes / sizeof *sizes;
     for (int i = 0; i < n; i++) {
-        assert_right(new_call(both[i % 2], 19, 37, sizes[i], sizes[n - 1 - i], 1));
-        assert_right(new_call(both[1 - i % 2], 3, 21, sizes[i], sizes[n - 1 - i], 2));
+        assert_right(new_call(all[i % 4], 19, 37, sizes[i], sizes[n - 1 - i], 1));
+        assert_right(new_call(all[(i + 3) % 4], 3, 21, sizes[i], sizes[n - 1 - i], 2));
         free_blocks(NULL);
     }
 }
@@ -133,7 +133,7 @@ static void lengths_around_blocks_and_units_stay_within_their_memory(void **stat
     static const int64_t lengths[] = { 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 127, 128, 129, 191, 192, 193, 257 };
     int n = sizeof lengths / sizeof *lengths;
     for (int i = 0; i < n; i++) {
-        call c = new_call(both[i % 2], lengths[i], lengths[n - 1 - i], 9, 5, 3);
+        call c = new_call(all[i % 4], lengths[i], lengths[n - 1 - i], 9, 5, 3);
         c.a.causal = i % 3 == 0 ? ATTN_CAUSAL : ATTN_NOT_CAUSAL;
         assert_right(c);
         free_blocks(NULL);
@@ -187,6 +187,64 @@ static void three_threads_give_the_bits_of_one_over_many_chunks(void **state) {
     assert_same_bits(one.g.dv, three.g.dv);
 }
 
+/* ---- 16 bits ------------------------------------------------------------------------------------------------- */
+
+/* Of 16 bits: each axis strided, so that rows are gathered element by element. */
+static attn_tensor scattered(attn_tensor t) {
+    attn_tensor s = tensor_in_order(t.dtype, 4, t.shape, (int[]){ 0, 3, 1, 2 }, 1);
+    for (int64_t n = 0; n < attn_count(&t); n++) put(s, n, get(t, n));
+    return s;
+}
+
+static void assert_rounded(const char *what, attn_tensor half, attn_tensor wide) {
+    for (int64_t n = 0; n < attn_count(&wide); n++) {
+        uint16_t bits = 0;
+        ref_store(&bits, half.dtype, 0, get(wide, n));
+        if (get(half, n) != ref_load(&bits, half.dtype, 0))
+            fail_msg("%s[%lld] is %g, not %g rounded", what, (long long)n, get(half, n), get(wide, n));
+    }
+}
+
+/* What leaves in 16 bits is what leaves in f32, rounded once; strides change no bit. */
+static void sixteen_bit_results_are_those_of_f32_rounded(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        int32_t dtype = i % 2 ? ATTN_BF16 : ATTN_F16;
+        call inputs = new_call(dtype, 70, 300, i < 4 ? 33 : 64, 21, 9);
+        if (i / 2 == 1) inputs.a.score = ATTN_COSINE;
+        if (i / 2 == 2) {
+            inputs.a.bias = tensor4(dtype, 1, 2, 70, 300);
+            uint64_t seed = 10;
+            fill_normal(inputs.a.bias, 1, &seed);
+            inputs.a.causal = ATTN_CAUSAL;
+        }
+        if (i / 2 == 3) {
+            inputs.a.score = ATTN_ADDITIVE;
+            inputs.a.score_weight = tensor_of(dtype, 1, (int64_t[]){ 64 });
+            uint64_t seed = 11;
+            fill_normal(inputs.a.score_weight, 1, &seed);
+        }
+        call wide = with_outputs(inputs, true), half = with_outputs(inputs, true);
+        half.a.q = scattered(half.a.q);
+        half.a.k = scattered(half.a.k);
+        half.a.v = scattered(half.a.v);
+        half.g.dout = scattered(half.g.dout);
+        half.a.out = scattered(tensor4(dtype, 1, 2, 70, 21));
+        half.g.dq = tensor_of(dtype, 4, half.a.q.shape);
+        half.g.dk = scattered(tensor_of(dtype, 4, half.a.k.shape));
+        half.g.dv = tensor_of(dtype, 4, half.a.v.shape);
+        run(&wide, NULL);
+        run(&half, NULL);
+        wide.a.see = (attn_see){ 0 }; /* out of 16 bits gives no delta: the forward is computed again, and so it is here */
+        assert_ok(attn_attention_backward(&wide.a, &wide.g, NULL));
+        assert_rounded("out", half.a.out, wide.a.out);
+        assert_rounded("dq", half.g.dq, wide.g.dq);
+        assert_rounded("dk", half.g.dk, wide.g.dk);
+        assert_rounded("dv", half.g.dv, wide.g.dv);
+        free_blocks(NULL);
+    }
+}
+
 /* ---- extreme values ------------------------------------------------------------------------------------------ */
 
 static void equal_subnormal_and_huge_values_are_as_the_reference_says(void **state) {
@@ -233,6 +291,7 @@ int main(void) {
         cmocka_unit_test_teardown(lengths_around_blocks_and_units_stay_within_their_memory, free_blocks),
         cmocka_unit_test_teardown(many_units_chunks_and_waves_of_keys_add_up, free_blocks),
         cmocka_unit_test_teardown(three_threads_give_the_bits_of_one_over_many_chunks, free_blocks),
+        cmocka_unit_test_teardown(sixteen_bit_results_are_those_of_f32_rounded, free_blocks),
         cmocka_unit_test_teardown(equal_subnormal_and_huge_values_are_as_the_reference_says, free_blocks),
         cmocka_unit_test_teardown(nan_and_infinities_show_in_the_rows_that_see_them_and_nowhere_else, free_blocks),
     };

@@ -197,14 +197,15 @@ __attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
 const char *__tsan_default_options(void) { return "allocator_may_return_null=1"; }
 
-/* 16-bit inputs: their row of scores is held whole. */
+/* With sparsemax a row of scores is held whole. */
 static void a_workspace_beyond_all_memory_is_a_status(void **state) {
     (void)state;
     static uint16_t one[2] = { 0x3f80, 0x3f80 };
     attn_attention_args a = { .q = attn_bhsd(ATTN_BF16, one, 1, 1, 1, 1),
                               .k = attn_bhsd(ATTN_BF16, one, 1, 1, 1, 1),
                               .v = attn_bhsd(ATTN_BF16, one, 1, 1, 1, 1),
-                              .out = attn_bhsd(ATTN_BF16, one + 1, 1, 1, 1, 1) };
+                              .out = attn_bhsd(ATTN_BF16, one + 1, 1, 1, 1, 1),
+                              .weighting = ATTN_WEIGHT_SPARSEMAX };
     a.k.shape[2] = a.v.shape[2] = (int64_t)1 << 50; /* one key repeated by stride 0 */
     a.k.stride[2] = a.v.stride[2] = 0;
     attn_attention_grads g = { .dout = a.q, .dq = a.out };

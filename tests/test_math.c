@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "src/kernels/kernels.h"
+#include "src/ref/element.h"
 #include <attn/attn.h>
 
 enum { N = 4096 };
@@ -144,10 +145,61 @@ static void a_table_is_found_by_its_name(void **unused) {
     assert_null(attn_kernels_for(ATTN_F16));
 }
 
+/* ---- elements of 16 bits ------------------------------------------------------------------------------------ */
+
+/* Every one of them, at every place in a vector and behind the last whole one. */
+static void every_element_of_sixteen_bits_is_widened_exactly(void **state_) {
+    (void)state_;
+    static uint16_t halves[65536 + 5];
+    static float wide[65536 + 5];
+    for (int i = 0; i < 65536 + 5; i++) halves[i] = (uint16_t)i;
+    const attn_kernels *k;
+    for (int t = 0; (k = attn_kernels_at(t)); t++)
+        for (int32_t dtype = ATTN_BF16; k->dtype == ATTN_F32 && dtype <= ATTN_F16; dtype++)
+            for (int first = 0; first < 3; first++) {
+                k->convert.widen(halves + first, dtype, 65536 + 5 - first, wide);
+                for (int i = 0; i < 65536 + 5 - first; i++) {
+                    float exact = (float)ref_load(halves, dtype, first + i);
+                    if (isnan(exact) ? !isnan(wide[i]) : memcmp(&exact, &wide[i], sizeof exact) != 0)
+                        fail_msg("%s: 0x%04x of %s is %g, not %g", k->isa, halves[first + i], dtype == ATTN_F16 ? "f16" : "bf16",
+                                 (double)wide[i], (double)exact);
+                }
+            }
+}
+
+/* All upper halves with lower halves below, at and above the middle, and at random. */
+static void floats_are_rounded_to_sixteen_bits_once(void **state_) {
+    (void)state_;
+    static const uint32_t lower[] = { 0, 1, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001, 0xffff };
+    static float x[65536];
+    static uint16_t got[65536];
+    const attn_kernels *k;
+    for (int t = 0; (k = attn_kernels_at(t)); t++)
+        for (size_t l = 0; k->dtype == ATTN_F32 && l <= sizeof lower / sizeof *lower; l++) {
+            for (uint32_t i = 0; i < 65536; i++) {
+                uint32_t bits = i << 16 | (l < sizeof lower / sizeof *lower ? lower[l] : (uint32_t)random_bits() & 0xffff);
+                memcpy(&x[i], &bits, sizeof bits);
+            }
+            for (int32_t dtype = ATTN_BF16; dtype <= ATTN_F16; dtype++) {
+                k->convert.narrow(x, 65533, dtype, got);
+                for (int i = 0; i < 65533; i++) {
+                    uint16_t exact;
+                    ref_store(&exact, dtype, 0, (double)x[i]);
+                    bool nan = isnan(ref_load(&got[i], dtype, 0));
+                    if (isnan(x[i]) ? !nan : got[i] != exact)
+                        fail_msg("%s: %a is 0x%04x, not 0x%04x, of %s", k->isa, (double)x[i], got[i], exact,
+                                 dtype == ATTN_F16 ? "f16" : "bf16");
+                }
+            }
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vector_functions_hold_their_published_errors),
         cmocka_unit_test(special_values_are_as_ieee_says),
+        cmocka_unit_test(every_element_of_sixteen_bits_is_widened_exactly),
+        cmocka_unit_test(floats_are_rounded_to_sixteen_bits_once),
         cmocka_unit_test(a_table_is_found_by_its_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,6 +167,21 @@ ATTN_API attn_status attn_logsumexp(const attn_softmax_args *a, const attn_exec 
 /* dx_j = scale dy softmax(z)_j. Reads x, mask and bias (not y); dy has the shape of y. */
 ATTN_API attn_status attn_logsumexp_backward(const attn_softmax_args *a, const attn_softmax_grads *g, const attn_exec *exec);
 
+/* Forward mode: what a change of x does to y. */
+typedef struct attn_softmax_tangents {
+    attn_tensor dx;             /* in, the shape of x: the direction x moves in; y's dtype (of logsumexp x's) or F32 */
+    attn_tensor dy;             /* out, the shape of y: the direction y then moves in; x's dtype or F32; may be dx */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_softmax_tangents;
+
+/* dy_j = scale y_j (dx_j - sum_k y_k dx_k), for gumbel-softmax over the temperature; for log-softmax
+ * scale (dx_j - sum_k exp(y_k) dx_k); for entmax scale r_j (dx_j - sum_k r_k dx_k / sum_k r_k): the backward's formulas, but
+ * for log-softmax's, because the slopes of y_j to x_k and of y_k to x_j are one. 0 where y has no weight, and dx counts nothing
+ * there. Reads what the backward reads. */
+ATTN_API attn_status attn_softmax_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec);
+/* dy = scale sum_j softmax(z)_j dx_j. Reads x, mask and bias (not y); dy has the shape of y. */
+ATTN_API attn_status attn_logsumexp_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec);
+
 /* ---- losses ------------------------------------------------------------------------------------------ */
 
 /* Cross-entropy of softmax(logits), as torch.nn.functional.cross_entropy computes it. With nll_c = logsumexp(logits) - logits_c,
@@ -330,6 +345,55 @@ ATTN_API attn_status attn_attention(const attn_attention_args *a, const attn_exe
  * never kept. Reads a->out and a->see.lse when they are there (they have to be the forward's), recomputes them when not; the rest
  * of a->see is checked and not written. Writes only what g asks for. */
 ATTN_API attn_status attn_attention_backward(const attn_attention_args *a, const attn_attention_grads *g, const attn_exec *exec);
+
+/* Forward mode: what a change of q, k, v and bias does to out and lse. Of the dot score and the softmax, with everything else
+ * that attention takes; another score or weighting is not built yet. */
+typedef struct attn_attention_tangents {
+    attn_tensor dq, dk, dv;     /* in, each optional: the input's direction: its shape, its dtype or F32; absent: it stays */
+    attn_tensor dbias;          /* in, optional: broadcasts as bias does, which has to be there; bias's dtype or F32 */
+    attn_tensor dout;           /* out, optional: the shape of out, q's dtype or F32 */
+    attn_tensor dlse;           /* out, optional: [batch, heads, q_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
+} attn_attention_tangents;
+
+/* Bytes: as attn_attention_workspace. */
+ATTN_API size_t attn_attention_jvp_workspace(const attn_attention_args *a, const attn_attention_tangents *t, int32_t n_threads);
+/* With ds_ij = scale (dq_i . k_j + q_i . dk_j), through the softcap where there is one, plus dbias_ij, over the keys that row i
+ * sees:
+ *     dlse_i = sum_j p_ij ds_ij        dout_i = sum_j p_ij ((ds_ij - dlse_i) v_j + dv_j), p times what dropout multiplies it by
+ * in one sweep over the keys and memory in proportion to q_len + kv_len. Also writes a->out and a->see.lse where they are there,
+ * the same bits as attn_attention; the rest of a->see is checked and not written. A row that sees no key moves by 0; the tangents
+ * of a masked key count nothing, whatever they are. */
+ATTN_API attn_status attn_attention_jvp(const attn_attention_args *a, const attn_attention_tangents *t, const attn_exec *exec);
+
+/* The backward's own backward, of the dot score and the softmax (others are not built yet): a loss of dq, dk and dv (gradient
+ * penalties, Hessian-vector products) has the gradients ddq, ddk and ddv to them; these are its gradients to q, k, v, dout and
+ * dlse. */
+typedef struct attn_attention_double_grads {
+    attn_tensor dout;           /* in, as in attn_attention_grads, and so is dlse */
+    attn_tensor dlse;
+    attn_tensor ddq, ddk, ddv;  /* in, each optional: the loss's gradient to dq, dk, dv of the backward; their input's shape, */
+                                /* its dtype or F32; absent: 0 */
+    attn_tensor dq, dk, dv;     /* out, each optional: the loss's gradient to q, k, v; as in attn_attention_grads */
+    attn_tensor ddout, ddlse;   /* out, each optional: to dout and dlse; the shape of out, q's dtype or F32; [batch, heads, */
+                                /* q_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
+} attn_attention_double_grads;
+
+/* Bytes: as attn_attention_backward_workspace. */
+ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_args *a, const attn_attention_double_grads *g,
+                                                         int32_t n_threads);
+/* With, over the keys that row i sees and without softcap or dropout,
+ *     r_ij = scale (ddq_i . k_j + q_i . ddk_j)      m_i = sum_j p_ij r_ij          (ddlse = m)
+ *     ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i), dp_ij = dout_i . v_j       (the backward's)
+ *     ddout_i = sum_j p_ij ((r_ij - m_i) v_j + ddv_j)                              (the forward mode's dout along ddq, ddk, ddv)
+ *     x_ij = (r_ij - m_i) ds_ij + p_ij (dout_i . ddv_j - dout_i . ddout_i)
+ *     dq_i = scale sum_j (x_ij k_j + ds_ij ddk_j)   dk_j = scale sum_i (x_ij q_i + ds_ij ddq_i)
+ *     dv_j = sum_i p_ij (r_ij - m_i) dout_i
+ * and exact through softcap and dropout too (docs/SEMANTICS.md). Weights are computed again, block by block, never kept. a->out
+ * and a->see are checked; nothing of them is read or written. */
+ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
+                                                    const attn_exec *exec);
 
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 

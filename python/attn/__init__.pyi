@@ -40,6 +40,19 @@ class Grads(NamedTuple, Generic[A]):
     dalpha: Any
     dscore_weight: A
 
+class Tangents(NamedTuple, Generic[A]):
+    out: A
+    lse: A
+    dout: A
+    dlse: A
+
+class DoubleGrads(NamedTuple, Generic[A]):
+    dq: A
+    dk: A
+    dv: A
+    ddout: A
+    ddlse: A
+
 def softmax(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
 def log_softmax(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
 def softmin(x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None, out: A | None = None) -> A: ...
@@ -60,6 +73,16 @@ def entmax_backward(dy: A, y: _Array, alpha: float = 1.5, axis: int = -1, *, sca
 def gumbel_softmax_backward(dy: A, y_soft: _Array, axis: int = -1, *, temperature: float = 1.0) -> A: ...
 def logsumexp_backward(
     dy: _Array | float, x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None
+) -> A: ...
+def softmax_jvp(dx: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def log_softmax_jvp(dx: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def softmin_jvp(dx: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def sparsemax_jvp(dx: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def entmax15_jvp(dx: A, y: _Array, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def entmax_jvp(dx: A, y: _Array, alpha: float = 1.5, axis: int = -1, *, scale: float = 1.0) -> A: ...
+def gumbel_softmax_jvp(dx: A, y_soft: _Array, axis: int = -1, *, temperature: float = 1.0) -> A: ...
+def logsumexp_jvp(
+    dx: _Array, x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None
 ) -> A: ...
 def gate(x: A, g: _Array, kind: _Gate = "sigmoid") -> A: ...
 def gate_backward(dy: _Array, x: A, g: _Array, kind: _Gate = "sigmoid") -> tuple[A, A]: ...
@@ -199,6 +222,61 @@ def attention_backward(
     dlse: _Array | None = None,
     wanted: _Grad | Iterable[_Grad] | None = None,
 ) -> Grads[A]: ...
+def attention_jvp(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    dq: _Array | None = None,
+    dk: _Array | None = None,
+    dv: _Array | None = None,
+    dbias: _Array | None = None,
+) -> Tangents[A]: ...
+def attention_double_backward(
+    dout: _Array,
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    dlse: _Array | None = None,
+    ddq: _Array | None = None,
+    ddk: _Array | None = None,
+    ddv: _Array | None = None,
+) -> DoubleGrads[A]: ...
 def set_threads(n: int) -> None: ...
 def get_threads() -> int: ...
 def info() -> dict[str, Any]: ...

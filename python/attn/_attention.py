@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from ._core import attention as _attention
 from ._core import attention_backward as _attention_backward
+from ._core import attention_double_backward as _attention_double_backward
+from ._core import attention_jvp as _attention_jvp
 
 
 class Seen(NamedTuple):
@@ -32,6 +34,25 @@ class Grads(NamedTuple):
     dalibi: object
     dalpha: object  #: one number
     dscore_weight: object
+
+
+class Tangents(NamedTuple):
+    """Attention and how it moves."""
+
+    out: object  #: what attention returns
+    lse: object  #: what it sees as lse
+    dout: object  #: how out moves
+    dlse: object  #: how lse moves
+
+
+class DoubleGrads(NamedTuple):
+    """The gradients of a loss of attention's gradients, each of the shape and dtype of what it is to."""
+
+    dq: object
+    dk: object
+    dv: object
+    ddout: object  #: to dout
+    ddlse: object  #: to dlse: float32, float64 for float64 input
 
 
 # Bits of attention.c's LSE, ... and DQ, ...
@@ -200,5 +221,154 @@ def attention_backward(
             dlse,
             dout,
             bits,
+        )
+    )
+
+
+def attention_jvp(
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    dq=None,
+    dk=None,
+    dv=None,
+    dbias=None,
+):
+    """Attention and what it does when q, k, v and bias move along dq, dk, dv and dbias (forward mode), in one sweep.
+
+    With s the scores, p their softmax over the keys that query i may see, and ds_ij = scale (dq_i . k_j + q_i . dk_j), through
+    the softcap, + dbias_ij:
+
+        dlse_i = sum_j p_ij ds_ij        dout_i = sum_j p_ij ((ds_ij - dlse_i) v_j + dv_j)
+
+    dq, dk, dv  each of its input's shape, its dtype or float32; None: it stays
+    dbias       broadcasts as bias, which has to be given; its dtype or float32
+
+    Other arguments as attention; the dot score and the softmax, else attn.Unsupported. A masked key moves nothing.
+
+    Returns Tangents: out, lse, dout, dlse.
+    """
+    return Tangents._make(
+        _attention_jvp(
+            q,
+            k,
+            v,
+            score,
+            score_weight,
+            scale,
+            softcap,
+            causal,
+            offset,
+            window,
+            mask,
+            bias,
+            alibi,
+            q_lengths,
+            kv_lengths,
+            sinks,
+            weighting,
+            alpha,
+            dropout,
+            seed,
+            dq,
+            dk,
+            dv,
+            dbias,
+        )
+    )
+
+
+def attention_double_backward(
+    dout,
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    dlse=None,
+    ddq=None,
+    ddk=None,
+    ddv=None,
+):
+    """The gradients of a loss of attention_backward's dq, dk and dv, which has the gradients ddq, ddk and ddv to them.
+
+    With p the weights, ds_ij = p_ij (dp_ij - sum_k p_ik dp_ik + dlse_i), dp_ij = dout_i . v_j (the backward's),
+    r_ij = scale (ddq_i . k_j + q_i . ddk_j) and m_i = sum_j p_ij r_ij, without softcap and dropout:
+
+        ddout_i = sum_j p_ij ((r_ij - m_i) v_j + ddv_j)                                      ddlse_i = m_i
+        x_ij    = (r_ij - m_i) ds_ij + p_ij (dout_i . ddv_j - dout_i . ddout_i)
+        dq_i    = scale sum_j (x_ij k_j + ds_ij ddk_j)      dk_j = scale sum_i (x_ij q_i + ds_ij ddq_i)
+        dv_j    = sum_i p_ij (r_ij - m_i) dout_i
+
+    and exact through both. With dout the gradient of a loss to out, (dq, dk, dv) is that loss's Hessian times (ddq, ddk, ddv).
+
+    dout, dlse     as in attention_backward
+    ddq, ddk, ddv  each of its input's shape, its dtype or float32; None: 0
+
+    Other arguments as attention; the dot score and the softmax, else attn.Unsupported.
+
+    Returns DoubleGrads: dq, dk, dv, ddout, ddlse, the gradients to q, k, v, dout and dlse.
+    """
+    return DoubleGrads._make(
+        _attention_double_backward(
+            q,
+            k,
+            v,
+            score,
+            score_weight,
+            scale,
+            softcap,
+            causal,
+            offset,
+            window,
+            mask,
+            bias,
+            alibi,
+            q_lengths,
+            kv_lengths,
+            sinks,
+            weighting,
+            alpha,
+            dropout,
+            seed,
+            dlse,
+            ddq,
+            ddk,
+            ddv,
+            dout,
         )
     )

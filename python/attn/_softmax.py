@@ -5,8 +5,10 @@ from ._core import gate as _gate
 from ._core import gate_backward as _gate_backward
 from ._core import logsumexp as _logsumexp
 from ._core import logsumexp_backward as _logsumexp_backward
+from ._core import logsumexp_jvp as _logsumexp_jvp
 from ._core import softmax as _softmax
 from ._core import softmax_backward as _backward
+from ._core import softmax_jvp as _jvp
 
 # attn.h's ATTN_SOFTMAX, ...
 _SOFTMAX, _LOG_SOFTMAX, _SOFTMIN, _SPARSEMAX, _ENTMAX15, _ENTMAX, _GUMBEL = range(7)
@@ -138,6 +140,71 @@ def logsumexp_backward(dy, x, axis=-1, *, scale=1.0, mask=None, bias=None):
     Returns dx, of x's shape and dtype.
     """
     return _logsumexp_backward(dy, x, axis, scale, mask, bias)
+
+
+def softmax_jvp(dx, y, axis=-1, *, scale=1.0):
+    """What softmax's y does when its x moves along dx (forward mode): dy = scale y (dx - sum y dx), 0 where y is 0.
+
+    dx  the direction of x: the shape of y, its dtype or float32
+    y   what softmax returned, with the same axis and scale
+
+    Returns dy, of y's shape and dtype.
+    """
+    return _jvp(_SOFTMAX, dx, y, axis, scale, None, None)
+
+
+def log_softmax_jvp(dx, y, axis=-1, *, scale=1.0):
+    """What log_softmax's y does when its x moves along dx: dy = scale (dx - sum exp(y) dx). Arguments as softmax_jvp."""
+    return _jvp(_LOG_SOFTMAX, dx, y, axis, scale, None, None)
+
+
+def softmin_jvp(dx, y, axis=-1, *, scale=1.0):
+    """What softmin's y does when its x moves along dx: dy = -scale y (dx - sum y dx). Arguments as softmax_jvp."""
+    return _jvp(_SOFTMIN, dx, y, axis, scale, None, None)
+
+
+def sparsemax_jvp(dx, y, axis=-1, *, scale=1.0):
+    """What sparsemax's y does when its x moves along dx: on the support of y, dy = scale (dx - mean dx).
+
+    Arguments as softmax_jvp.
+    """
+    return _jvp(_SPARSEMAX, dx, y, axis, scale, None, None)
+
+
+def entmax15_jvp(dx, y, axis=-1, *, scale=1.0):
+    """What entmax15's y does when its x moves along dx: with s = sqrt(y), dy = scale s (dx - sum s dx / sum s).
+
+    Arguments as softmax_jvp.
+    """
+    return _jvp(_ENTMAX15, dx, y, axis, scale, None, None)
+
+
+def entmax_jvp(dx, y, alpha=1.5, axis=-1, *, scale=1.0):
+    """What entmax's y does when its x moves along dx.
+
+    On the support of y, with s = y^(2 - alpha), dy = scale s (dx - sum s dx / sum s). Arguments as softmax_jvp.
+    """
+    return _jvp(_ENTMAX, dx, y, axis, scale, alpha, None)
+
+
+def gumbel_softmax_jvp(dx, y_soft, axis=-1, *, temperature=1.0):
+    """What gumbel_softmax does when its x moves along dx: dy = y (dx - sum y dx) / temperature.
+
+    y_soft is the result with hard=False. Arguments as softmax_jvp.
+    """
+    return _jvp(_GUMBEL, dx, y_soft, axis, 1.0, None, temperature)
+
+
+def logsumexp_jvp(dx, x, axis=-1, *, scale=1.0, mask=None, bias=None):
+    """What logsumexp does when its x moves along dx: dy = scale sum softmax(scale * x + bias) dx.
+
+    A row without live entries moves by 0.
+
+    dx  the direction: the shape of x, its dtype or float32. Other arguments as logsumexp.
+
+    Returns dy, the shape of x without the axis.
+    """
+    return _logsumexp_jvp(dx, x, axis, scale, mask, bias)
 
 
 def gate(x, g, kind="sigmoid"):

@@ -271,3 +271,66 @@ PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t
     call_end(&c);
     return all;
 }
+
+/* ---- forward mode ---------------------------------------------------------------------------------------- */
+
+enum { T_DQ = N_SHARED, T_DK, T_DV, T_DBIAS, N_JVP };
+enum { T_OUT, T_LSE, T_DOUT, T_DLSE, N_TANGENTS };
+
+PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    attn_attention_tangents t = { 0 };
+    result r[N_TANGENTS] = { { 0 } };
+    int32_t rank;
+    PyObject *all = NULL;
+    if (!count_arguments(n, N_JVP)) return NULL;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
+              read_beside(&c, "dq", args[T_DQ], 4, rank, &t.dq) && read_beside(&c, "dk", args[T_DK], 4, rank, &t.dk) &&
+              read_beside(&c, "dv", args[T_DV], 4, rank, &t.dv) && call_optional(&c, "dbias", args[T_DBIAS], &t.dbias);
+    if (ok) {
+        const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
+        ok = new_output(&c, a.q.dtype, 4, shape, rank, &r[T_OUT], &a.out) &&
+             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[T_LSE], &a.see.lse) &&
+             new_output(&c, a.q.dtype, 4, shape, rank, &r[T_DOUT], &t.dout) &&
+             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[T_DLSE], &t.dlse);
+    }
+    if (a.weighting != ATTN_WEIGHT_SOFTMAX) a.see.lse = (attn_tensor){ 0 }; /* what is refused is the weighting, not this */
+    if (ok) COMPUTE(c, ok, attn_attention_jvp(&a, &t, exec));
+    if (ok) all = all_results(&c, r, N_TANGENTS);
+    for (int i = 0; i < N_TANGENTS; i++) result_drop(&r[i]);
+    call_end(&c);
+    return all;
+}
+
+/* ---- second derivatives ---------------------------------------------------------------------------------- */
+
+enum { D_DLSE = N_SHARED, D_DDQ, D_DDK, D_DDV, D_DOUT, N_DOUBLE };
+enum { D_DQ, D_DK, D_DV, D_DDOUT, D_DDLSE, N_SECOND };
+
+PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    attn_attention_double_grads g = { 0 };
+    result r[N_SECOND] = { { 0 } };
+    int32_t rank;
+    PyObject *all = NULL;
+    if (!count_arguments(n, N_DOUBLE)) return NULL;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
+              read_beside(&c, "dout", args[D_DOUT], 4, rank, &g.dout) &&
+              read_beside(&c, "dlse", args[D_DLSE], 3, rank, &g.dlse) && read_beside(&c, "ddq", args[D_DDQ], 4, rank, &g.ddq) &&
+              read_beside(&c, "ddk", args[D_DDK], 4, rank, &g.ddk) && read_beside(&c, "ddv", args[D_DDV], 4, rank, &g.ddv);
+    if (ok) {
+        const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
+        ok = new_output(&c, a.q.dtype, 4, a.q.shape, rank, &r[D_DQ], &g.dq) &&
+             new_output(&c, a.q.dtype, 4, a.k.shape, rank, &r[D_DK], &g.dk) &&
+             new_output(&c, a.q.dtype, 4, a.v.shape, rank, &r[D_DV], &g.dv) &&
+             new_output(&c, a.q.dtype, 4, shape, rank, &r[D_DDOUT], &g.ddout) &&
+             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[D_DDLSE], &g.ddlse);
+    }
+    if (ok) COMPUTE(c, ok, attn_attention_double_backward(&a, &g, exec));
+    if (ok) all = all_results(&c, r, N_SECOND);
+    for (int i = 0; i < N_SECOND; i++) result_drop(&r[i]);
+    call_end(&c);
+    return all;
+}

@@ -137,12 +137,16 @@ PyObject *softmax(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *logsumexp(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *logsumexp_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *softmax_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *logsumexp_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *gate(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *gate_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *linear_cross_entropy(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* These functions are called by attn alone; this guards against a binding and a package of different builds. */
 bool count_arguments(Py_ssize_t n, Py_ssize_t wanted);

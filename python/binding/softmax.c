@@ -101,30 +101,35 @@ static PyObject *one_or_both(call *c, result *first, result *second, bool both) 
     return NULL;
 }
 
+/* op, dy or dx, y, axis, scale, alpha, temperature: what a gradient and a tangent begin with. */
+static bool read_result(call *c, attn_softmax_args *a, int32_t *axis, const char *name, attn_tensor *beside_y,
+                        PyObject *const *args) {
+    int64_t op;
+    if (!read_integer("op", args[0], &op) || !call_floats(c, name, args[1], beside_y) || !call_floats(c, "y", args[2], &a->y) ||
+        !read_axis(args[3], "y", a->y.rank, axis) || !read_number("scale", args[4], &a->scale) ||
+        (op == ATTN_ENTMAX && !read_nonzero("alpha", args[5], alpha_says, &a->alpha)) ||
+        (op == ATTN_GUMBEL_SOFTMAX && !read_nonzero("temperature", args[6], temperature_says, &a->temperature)))
+        return false;
+    a->op = (int32_t)op;
+    a->flags = ATTN_SCALE_SET;
+    if (beside_y->rank == a->y.rank) return true;
+    return PyErr_Format(PyExc_ValueError, "%s has %d axes, y has %d", name, (int)beside_y->rank, (int)a->y.rank), false;
+}
+
 /* op, dy, y, axis, scale, alpha, temperature, dalpha */
 PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     call c;
-    attn_softmax_args a = { .flags = ATTN_SCALE_SET };
+    attn_softmax_args a = { 0 };
     attn_softmax_grads g = { 0 };
     result dx = { 0 }, dalpha = { 0 };
-    int64_t op;
     int32_t axis;
     bool with_alpha = false;
     PyObject *out = NULL;
     if (!count_arguments(n, 8)) return NULL;
-    bool ok = call_begin(&c, module, args[1]) && read_integer("op", args[0], &op) && call_floats(&c, "dy", args[1], &g.dy) &&
-              call_floats(&c, "y", args[2], &a.y) && read_axis(args[3], "y", a.y.rank, &axis) &&
-              read_number("scale", args[4], &a.scale) && read_truth(args[7], &with_alpha) &&
-              (op != ATTN_ENTMAX || read_nonzero("alpha", args[5], alpha_says, &a.alpha)) &&
-              (op != ATTN_GUMBEL_SOFTMAX || read_nonzero("temperature", args[6], temperature_says, &a.temperature));
-    if (ok && g.dy.rank != a.y.rank) {
-        PyErr_Format(PyExc_ValueError, "dy has %d axes, y has %d", (int)g.dy.rank, (int)a.y.rank);
-        ok = false;
-    }
-    ok = ok && call_output(&c, a.y.dtype, a.y.rank, a.y.shape, &dx, &g.dx) &&
-         (!with_alpha || call_output(&c, a.y.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32, 0, NULL, &dalpha, &g.dalpha));
+    bool ok = call_begin(&c, module, args[1]) && read_result(&c, &a, &axis, "dy", &g.dy, args) &&
+              read_truth(args[7], &with_alpha) && call_output(&c, a.y.dtype, a.y.rank, a.y.shape, &dx, &g.dx) &&
+              (!with_alpha || call_output(&c, a.y.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32, 0, NULL, &dalpha, &g.dalpha));
     if (ok) {
-        a.op = (int32_t)op;
         a.y = attn_axis_last(a.y, axis);
         g.dy = attn_axis_last(g.dy, axis);
         g.dx = attn_axis_last(g.dx, axis);
@@ -133,6 +138,29 @@ PyObject *softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n
     if (ok) out = one_or_both(&c, &dx, &dalpha, with_alpha);
     result_drop(&dx);
     result_drop(&dalpha);
+    call_end(&c);
+    return out;
+}
+
+/* op, dx, y, axis, scale, alpha, temperature */
+PyObject *softmax_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { 0 };
+    attn_softmax_tangents t = { 0 };
+    result dy = { 0 };
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 7)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && read_result(&c, &a, &axis, "dx", &t.dx, args) &&
+              call_output(&c, a.y.dtype, a.y.rank, a.y.shape, &dy, &t.dy);
+    if (ok) {
+        a.y = attn_axis_last(a.y, axis);
+        t.dx = attn_axis_last(t.dx, axis);
+        t.dy = attn_axis_last(t.dy, axis);
+        COMPUTE(c, ok, attn_softmax_jvp(&a, &t, exec));
+    }
+    if (ok) out = call_result(&c, &dy);
+    result_drop(&dy);
     call_end(&c);
     return out;
 }
@@ -185,6 +213,34 @@ PyObject *logsumexp_backward(PyObject *module, PyObject *const *args, Py_ssize_t
     }
     if (ok) out = call_result(&c, &dx);
     result_drop(&dx);
+    call_end(&c);
+    return out;
+}
+
+/* dx, x, axis, scale, mask, bias */
+PyObject *logsumexp_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_softmax_args a = { 0 };
+    attn_softmax_tangents t = { 0 };
+    result dy = { 0 };
+    int64_t shape[ATTN_MAX_RANK];
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 6)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dx", args[0], &t.dx) && read_operands(&c, &a, &axis, args + 1);
+    if (ok && t.dx.rank != a.x.rank) {
+        PyErr_Format(PyExc_ValueError, "dx has %d axes, x has %d", (int)t.dx.rank, (int)a.x.rank);
+        ok = false;
+    }
+    if (ok) without_axis(&a.x, axis, shape);
+    ok = ok && call_output(&c, a.x.dtype, a.x.rank - 1, shape, &dy, &t.dy);
+    if (ok) {
+        t.dx = attn_axis_last(t.dx, axis);
+        move_operands(&a, axis);
+        COMPUTE(c, ok, attn_logsumexp_jvp(&a, &t, exec));
+    }
+    if (ok) out = call_result(&c, &dy);
+    result_drop(&dy);
     call_end(&c);
     return out;
 }

@@ -17,6 +17,7 @@
 #include "simd/avx512_f64.h"
 #include "vmath.h"
 
+#include "convert.inc"
 #include "math.inc"
 #include "softmax.inc"
 #include "gate.inc"
@@ -36,6 +37,7 @@ const attn_kernels attn_kernels_avx512_f64 = {
     .isa = "avx512",
     .dtype = ATTN_F64,
     .lanes = VL,
+    .convert = CONVERT_KERNELS,
     .math = MATH_KERNELS,
     .attention = ATTENTION_KERNELS,
     .softmax = SOFTMAX_KERNELS,

@@ -52,6 +52,9 @@ typedef struct attn_target {
     double sharp, spread;
 } attn_target;
 
+/* Which slopes of a row: softmax's (to a gradient and to a tangent the same), log-softmax's to a gradient, and to a tangent. */
+typedef enum attn_slope { ATTN_SLOPE_SOFTMAX, ATTN_SLOPE_LOG, ATTN_SLOPE_LOG_TANGENT } attn_slope;
+
 /* Long rows may be handed over in pieces, first piece first, whose lengths (but the last) are multiples of ATTN_ROW_PIECE: what is
  * accumulated (peak, sums) then has the same bits as in one call. Outputs may be inputs. */
 enum { ATTN_ROW_PIECE = 256 };
@@ -70,10 +73,11 @@ typedef struct attn_softmax_kernels {
     void (*rows)(bool logarithmic, int64_t rows, int64_t n, const void *z, int64_t z_row, void *y, int64_t y_row);
     /* y[j * y_row + i] = x[i * x_row + j] for i < m, j < n. */
     void (*transpose)(int64_t m, int64_t n, const void *x, int64_t x_row, void *y, int64_t y_row);
-    /* The sum of y dy (dy for log-softmax) over entries that have weight: y is not 0 (-inf). */
-    void (*dy_sum)(bool logarithmic, int64_t n, const void *y, const void *dy, attn_compensated *sum);
-    /* dx = scale y (dy - sum), or scale (dy - exp(y) sum) for log-softmax; 0 where there is no weight. */
-    void (*dx)(bool logarithmic, int64_t n, const void *y, const void *dy, double sum, double scale, void *dx);
+    /* The sum of y dy (log-softmax: dy, of a tangent exp(y) dy) over entries that have weight: y is not 0 (-inf). */
+    void (*dy_sum)(attn_slope slope, int64_t n, const void *y, const void *dy, attn_compensated *sum);
+    /* dx = scale y (dy - sum), or scale (dy - exp(y) sum) for log-softmax, of a tangent scale (dy - sum); 0 where there is no
+     * weight. */
+    void (*dx)(attn_slope slope, int64_t n, const void *y, const void *dy, double sum, double scale, void *dx);
     /* The sums of t_c and of t_c (z_c - max). */
     void (*target_sums)(int64_t n, const void *z, double max, const attn_target *target, attn_compensated *total,
                         attn_compensated *dot);
@@ -202,6 +206,20 @@ typedef struct attn_additive_gradient {
     void *dweight; /* [dim], added to */
 } attn_additive_gradient;
 
+/* The way back of the way back through a softmax: tiles [n_keys][lane] that are read and then hold results, and what is known of
+ * each lane's row. With p the weight, g the softcap's slope (1 without one) and ds = p (dp - delta):
+ *     s: scores              becomes p (g r - mean)
+ *     dp: dout . v           becomes g ds
+ *     u: dout . ddv          becomes g (p ((g r - mean) (dp - delta) + u - eta) - 2 capped / softcap^2 ds r) */
+typedef struct attn_second_tile {
+    void *s, *dp, *u;
+    const void *r;      /* tangents of scores before softcap */
+    const void *capped; /* scores after it; NULL without one */
+    double softcap;
+    int64_t n_keys;
+    const void *max, *inverse, *delta, *mean, *eta;
+} attn_second_tile;
+
 /* Tiles begin at keys that are multiples of this: what keys are added up together is then the same in every tile. */
 enum { ATTN_KEY_STEP = 4 };
 
@@ -246,6 +264,7 @@ typedef struct attn_attention_kernels {
      * dp. delta per lane: sum of p dp over the keys, less d(lse). Then through the softcap, `capped` being the capped scores. */
     void (*weigh_back[ATTN_WEIGHTINGS])(void *s, void *dp, int64_t n_keys, const void *max, const void *inverse,
                                         const void *delta);
+    void (*softmax_back_twice)(const attn_second_tile *t);
     void (*cap_back)(void *ds, const void *capped, int64_t n_keys, double softcap);
     /* delta[lane] = sum over columns of dout * out, both panels. */
     void (*inner_lanes)(const void *dout, const void *out, int64_t n_cols, void *delta);
@@ -344,10 +363,16 @@ typedef struct attn_gate_kernels {
     void (*dg)(int32_t kind, int64_t n, const void *x, const void *g, const void *dy, void *dg);
 } attn_gate_kernels;
 
+typedef struct attn_convert_kernels {
+    void (*widen)(const void *x, int32_t dtype, int64_t n, void *y);  /* n elements of any float dtype into the table's */
+    void (*narrow)(const void *x, int64_t n, int32_t dtype, void *y); /* and back: rounded once, to nearest even */
+} attn_convert_kernels;
+
 typedef struct attn_kernels {
     const char *isa; /* "avx512" */
     int32_t dtype;   /* ATTN_F32, ATTN_F64: what it reads, computes in and writes */
     int32_t lanes;   /* elements of one vector */
+    attn_convert_kernels convert;
     attn_math_kernels math;
     attn_softmax_kernels softmax;
     attn_entmax_kernels entmax;
@@ -357,7 +382,7 @@ typedef struct attn_kernels {
     attn_gate_kernels gate;
 } attn_kernels;
 
-/* The best table for an element type on this machine, lowered by ATTN_ISA; NULL when the reference has to answer (bf16, f16). */
+/* The best table for an element type on this machine, lowered by ATTN_ISA; NULL for other types than f32 and f64. */
 const attn_kernels *attn_kernels_for(int32_t dtype);
 /* Looks at ATTN_ISA again: for tests and benchmarks, while no call is under way. */
 void attn_isa_refresh(void);

@@ -15,6 +15,7 @@
 #include "simd/generic_f32.h"
 #include "vmath.h"
 
+#include "convert.inc"
 #include "math.inc"
 #include "softmax.inc"
 #include "gate.inc"
@@ -34,6 +35,7 @@ const attn_kernels attn_kernels_scalar_f32 = {
     .isa = "scalar",
     .dtype = ATTN_F32,
     .lanes = VL,
+    .convert = CONVERT_KERNELS,
     .math = MATH_KERNELS,
     .attention = ATTENTION_KERNELS,
     .softmax = SOFTMAX_KERNELS,

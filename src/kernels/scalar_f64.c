@@ -15,6 +15,7 @@
 #include "simd/generic_f64.h"
 #include "vmath.h"
 
+#include "convert.inc"
 #include "math.inc"
 #include "softmax.inc"
 #include "gate.inc"
@@ -34,6 +35,7 @@ const attn_kernels attn_kernels_scalar_f64 = {
     .isa = "scalar",
     .dtype = ATTN_F64,
     .lanes = VL,
+    .convert = CONVERT_KERNELS,
     .math = MATH_KERNELS,
     .attention = ATTENTION_KERNELS,
     .softmax = SOFTMAX_KERNELS,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From here to target_end.h functions are compiled for AVX2 and FMA (Haswell, Zen and later), without contraction.
+/* From here to target_end.h functions are compiled for AVX2, FMA and F16C (Haswell, Zen and later), without contraction.
  * Headers of libc and the compiler come before this one. */
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #pragma STDC FP_CONTRACT OFF
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #pragma GCC optimize("fp-contract=off")
 #endif

@@ -15,7 +15,7 @@
 
 size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim) {
     size_t keys, vectors, bytes, wide = (size_t)(dim > v_dim ? dim : v_dim);
-    if (__builtin_mul_overflow((size_t)kv_len, 6 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
+    if (__builtin_mul_overflow((size_t)kv_len, 8 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
     if (__builtin_mul_overflow(wide, 4 * sizeof(double), &vectors)) return SIZE_MAX;
     return __builtin_add_overflow(keys, vectors, &bytes) ? SIZE_MAX : bytes;
 }
@@ -33,7 +33,9 @@ ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim) {
                        .dp = at + 4 * wide + 3 * kv_len,
                        .ds = at + 4 * wide + 4 * kv_len,
                        .keep = at + 4 * wide + 5 * kv_len,
-                       .live = (bool *)(at + 4 * wide + 6 * kv_len) };
+                       .r = at + 4 * wide + 6 * kv_len,
+                       .x = at + 4 * wide + 7 * kv_len,
+                       .live = (bool *)(at + 4 * wide + 8 * kv_len) };
 }
 
 /* ---- score --------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The definition of attention, forward and backward, for one head: plain loops over one row of scores at a time, in double.
- * Read attention.c first, then weighting.c, then attention_backward.c. */
+ * Read attention.c first, then weighting.c, then attention_backward.c; attention_jvp.c and
+ * attention_double_backward.c differentiate once more. */
 #ifndef ATTN_REF_ATTENTION_H
 #define ATTN_REF_ATTENTION_H
 
@@ -45,6 +46,8 @@ typedef struct ref_rows {
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
     double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
+    double *r;          /* [kv_len] tangents of the scores before softcap, in forward mode and the second order */
+    double *x;          /* [kv_len] gradients of the same in the second order */
     double *sum, *dout; /* [max(dim, v_dim)] sums over keys, and d(loss)/d(out) of query i */
     ref_weighting_gradient dweighting;
     bool *live; /* [kv_len] the keys that query i sees */
@@ -65,11 +68,29 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
 /* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
 void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
 
+/* ---- forward mode: attention_jvp.c ----------------------------------------------------------------------------- */
+
+/* Directions of the inputs and the tangents of the results, each optional. */
+typedef struct ref_attention_tangents {
+    ref_matrix dq, dk, dv; /* [q_len, dim], [kv_len, dim], [kv_len, v_dim] */
+    ref_matrix dbias;      /* [q_len, kv_len] */
+    ref_matrix dout;       /* [q_len, v_dim] */
+    ref_vector dlse;       /* [q_len] */
+} ref_attention_tangents;
+
+/* Fills in r of row i, whose scores are there: scale (dq_i . k_j + q_i . dk_j) for the keys it sees, else 0. */
+void ref_attention_raw_tangents(const ref_attention *a, const ref_attention_tangents *t, int64_t i, ref_rows *row);
+/* What the softcap multiplies the tangent or gradient of score j by. */
+double ref_attention_cap_slope(const ref_attention *a, const ref_rows *row, int64_t j);
+/* All rows: writes dout and dlse. The dot score and the softmax alone. */
+void ref_attention_jvp(const ref_attention *a, const ref_attention_tangents *t, ref_rows *row);
+
 /* ---- backward ------------------------------------------------------------------------------------------------ */
 
 typedef struct ref_attention_grads {
-    ref_matrix dout; /* [q_len, v_dim] */
-    ref_vector dlse; /* optional [q_len] */
+    ref_matrix dout;              /* [q_len, v_dim] */
+    ref_vector dlse;              /* optional [q_len] */
+    ref_attention_tangents along; /* in the second order: ddq, ddk and ddv */
 } ref_attention_grads;
 
 /* dq [q_len, dim] of this head. */
@@ -86,5 +107,13 @@ void ref_attention_add_dalpha(const ref_attention *a, const ref_attention_grads 
 /* Row i's share of d(bias): key j's goes to dbias[j * step]; step 0 sums over keys. */
 void ref_attention_add_dbias(const ref_attention *a, const ref_attention_grads *g, int64_t i, ref_rows *row, double *dbias,
                              int64_t step);
+
+/* ---- the second order: attention_double_backward.c ------------------------------------------------------------- */
+
+/* The gradients of sum ddq dq + ddk dk + ddv dv, dq, dk and dv being the backward's. Those to dout and dlse are what
+ * ref_attention_jvp writes along the same directions. The dot score and the softmax alone; each as its namesake above. */
+void ref_attention_second_dq(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, ref_matrix dq);
+void ref_attention_second_add_dk(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dk);
+void ref_attention_second_add_dv(const ref_attention *a, const ref_attention_grads *g, ref_rows *row, double *dv);
 
 #endif

@@ -20,10 +20,9 @@ static void backward_row(const ref_attention *a, const ref_attention_grads *g, i
     row->dweighting = ref_weigh_backward(&a->weighting, a->kv_len, row->live, norm, row->s, row->p, row->dp, dlse, row->ds);
 }
 
-/* capped = c tanh(raw / c) and raw = scale * score, so dscore = ds (1 - (capped / c)^2) scale. */
+/* raw = scale * score, so dscore = draw scale. */
 static double score_gradient(const ref_attention *a, const ref_rows *row, int64_t j) {
-    double t = a->softcap > 0 ? row->capped[j] / a->softcap : 0;
-    return row->ds[j] * (1 - t) * (1 + t) * a->scale;
+    return row->ds[j] * ref_attention_cap_slope(a, row, j) * a->scale;
 }
 
 /* d score / d a_d of the additive score sum_d w_d tanh(a_d), a = q + k: the same for q and for k. */

@@ -69,6 +69,27 @@ void ref_softmax_backward(int32_t op, double scale, int64_t n, ref_vector y, ref
     }
 }
 
+/* log-softmax: dy_i = dz_i - sum_j exp(y_j) dz_j, dz = scale * dx. */
+void ref_log_softmax_tangent(double scale, int64_t n, ref_vector y, ref_vector dx, ref_vector dy) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (ref_get(y, i) != -INFINITY) sum += exp(ref_get(y, i)) * ref_get(dx, i);
+    for (int64_t i = 0; i < n; i++) ref_put(dy, i, ref_get(y, i) == -INFINITY ? 0 : scale * (ref_get(dx, i) - sum));
+}
+
+/* d lse = sum_j exp(z_j - lse) dz_j */
+double ref_logsumexp_tangent(const ref_scores *s, ref_vector dx) {
+    row_state r = examine(s);
+    double dot = 0;
+    if (r.max == -INFINITY) return 0;
+    if (!isfinite(r.max)) return NAN;
+    for (int64_t i = 0; i < s->n; i++) {
+        double e = exp(ref_score(s, i) - r.max);
+        if (e != 0) dot += e * ref_get(dx, i);
+    }
+    return dot / r.sum * (s->op == ATTN_SOFTMIN ? -s->scale : s->scale);
+}
+
 void ref_logsumexp_backward(const ref_scores *s, double dy, ref_vector dx) {
     row_state r = examine(s);
     double factor = dy * (s->op == ATTN_SOFTMIN ? -s->scale : s->scale);

@@ -29,6 +29,10 @@ double ref_logsumexp(const ref_scores *s);
 /* dx from y and dy. An entry whose y says that it had no weight (0, or -inf for ATTN_LOG_SOFTMAX) counts nothing and gets 0.
  * dx may be dy. */
 void ref_softmax_backward(int32_t op, double scale, int64_t n, ref_vector y, ref_vector dy, ref_vector dx);
+/* dy of log-softmax from y and a tangent dx, as above: an entry without weight counts nothing and gets 0. dy may be dx. */
+void ref_log_softmax_tangent(double scale, int64_t n, ref_vector y, ref_vector dx, ref_vector dy);
+/* The same of the row's logsumexp; 0 of a row without live entries. */
+double ref_logsumexp_tangent(const ref_scores *s, ref_vector dx);
 /* dx_i = dy * scale * exp(z_i - lse). */
 void ref_logsumexp_backward(const ref_scores *s, double dy, ref_vector dx);
 

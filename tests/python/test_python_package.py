@@ -15,6 +15,7 @@ from package import BUILD, ROOT, attn, missing
 ROW = "(x, axis=-1, *, scale=1.0, mask=None, bias=None, out=None)"
 ROW_WITHOUT_OUT = "(x, axis=-1, *, scale=1.0, mask=None, bias=None)"
 BACK = "(dy, y, axis=-1, *, scale=1.0)"
+JVP = "(dx, y, axis=-1, *, scale=1.0)"
 OPTIONS = (
     "score='dot', score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None, bias=None, "
     "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0"
@@ -37,10 +38,20 @@ SIGNATURES = {
     "entmax_backward": "(dy, y, alpha=1.5, axis=-1, *, scale=1.0, dalpha=False)",
     "gumbel_softmax_backward": "(dy, y_soft, axis=-1, *, temperature=1.0)",
     "logsumexp_backward": "(dy, x, axis=-1, *, scale=1.0, mask=None, bias=None)",
+    "softmax_jvp": JVP,
+    "log_softmax_jvp": JVP,
+    "softmin_jvp": JVP,
+    "sparsemax_jvp": JVP,
+    "entmax15_jvp": JVP,
+    "entmax_jvp": "(dx, y, alpha=1.5, axis=-1, *, scale=1.0)",
+    "gumbel_softmax_jvp": "(dx, y_soft, axis=-1, *, temperature=1.0)",
+    "logsumexp_jvp": "(dx, x, axis=-1, *, scale=1.0, mask=None, bias=None)",
     "cross_entropy": "(logits, labels, *, weight=None, " + LOSS,
     "linear_cross_entropy": "(x, weight, labels, *, bias=None, class_weight=None, " + LOSS,
     "attention": f"(q, k, v, *, {OPTIONS}, see=(), top_k=0, scores_stage='weighted', out=None)",
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
+    "attention_jvp": f"(q, k, v, *, {OPTIONS}, dq=None, dk=None, dv=None, dbias=None)",
+    "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
     "gate": "(x, g, kind='sigmoid')",
     "gate_backward": "(dy, x, g, kind='sigmoid')",
     "set_threads": "(n)",
@@ -67,7 +78,8 @@ class Package(unittest.TestCase):
             self.assertEqual(str(inspect.signature(getattr(attn, name))), wanted, name)
 
     def test_every_public_name_is_promised_and_documented(self):
-        self.assertEqual(set(attn.__all__) - {"Grads", "Seen", "Unsupported", "__version__"}, set(SIGNATURES))
+        others = {"DoubleGrads", "Grads", "Seen", "Tangents", "Unsupported", "__version__"}
+        self.assertEqual(set(attn.__all__) - others, set(SIGNATURES))
         self.assertEqual(sorted(set(attn.__all__)), sorted(attn.__all__))
         for name in SIGNATURES:
             self.assertTrue(getattr(attn, name).__doc__, name)

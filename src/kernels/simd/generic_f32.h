@@ -21,4 +21,21 @@ typedef vi vm; /* all bits of a lane set or clear */
 V vf v_iota(void) { return (vf){ 0, 1, 2, 3 }; }
 V vf v_sqrt(vf x) { return (vf){ sqrtf(x[0]), sqrtf(x[1]), sqrtf(x[2]), sqrtf(x[3]) }; }
 
+V vf v_load_bf16(const uint16_t *p) {
+    vf x;
+    for (int i = 0; i < VL; i++) x[i] = (elem)ref_load(p, ATTN_BF16, i);
+    return x;
+}
+V vf v_load_f16(const uint16_t *p) {
+    vf x;
+    for (int i = 0; i < VL; i++) x[i] = (elem)ref_load(p, ATTN_F16, i);
+    return x;
+}
+V void v_store_bf16(uint16_t *p, vf x) {
+    for (int i = 0; i < VL; i++) ref_store(p, ATTN_BF16, i, x[i]);
+}
+V void v_store_f16(uint16_t *p, vf x) {
+    for (int i = 0; i < VL; i++) ref_store(p, ATTN_F16, i, x[i]);
+}
+
 #endif

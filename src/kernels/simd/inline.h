@@ -20,6 +20,7 @@
  *     v_pack                the lanes whose condition is set, one behind the other; up to VL elements are written
  *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
  *     v_transpose           a VL x VL block in registers
+ *     v_load_bf16 v_load_f16 v_store_bf16 v_store_f16   VL elements of 16 bits, where ELEM_BITS is 32; stores round to nearest even
  *
  * and, in <instruction set>_u64.h, a few for whole numbers:
  *
