@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "operand.h"
+#include "product.h"
 #include "walk.h"
 
 #include <math.h>
@@ -121,31 +122,6 @@ static attn_matmul_block mix_block(const blocks_run *r, int64_t classes, int64_t
                                 .c_col = 1 };
 }
 
-/* A product in blocks of the kernels' size. */
-static void multiply(const blocks_run *r, attn_matmul_block whole, void *scratch) {
-    const attn_matmul_kernels *k = &r->k->matmul;
-    const int64_t size = (int64_t)r->size;
-    for (int64_t j = 0; j < whole.n; j += k->n_block)
-        for (int64_t i = 0; i < whole.m; i += k->m_block) {
-            attn_matmul_block t = whole;
-            t.m = smaller(whole.m - i, k->m_block);
-            t.n = smaller(whole.n - j, k->n_block);
-            t.a = (const char *)whole.a + i * whole.a_row * size;
-            t.b = (const char *)whole.b + j / k->nr * whole.b_panel * size;
-            t.c = (char *)whole.c + (i * whole.c_row + j * whole.c_col) * size;
-            if (whole.bias) t.bias = (const char *)whole.bias + j * whole.bias_col * size;
-            k->block(&t, scratch);
-        }
-}
-
-/* Scratch for any block of a product: it grows with each extent, but for a panel's edge that is packed where k is 1. */
-static size_t product_scratch(const blocks_run *r, attn_matmul_block t) {
-    const attn_matmul_kernels *k = &r->k->matmul;
-    t.m = smaller(t.m, k->m_block);
-    t.n = smaller(t.n, k->n_block);
-    return k->scratch(&t) + (size_t)k->nr * r->size;
-}
-
 static worker_memory lay_out_worker(const blocks_run *r, attn_arena *a) {
     const int64_t nr = r->k->matmul.nr, classes = r->classes_per_block, columns = smaller(r->p->dim, COLUMNS);
     const int64_t for_scores = parts(classes, nr) * nr * r->p->dim, for_mix = parts(columns, nr) * nr * classes;
@@ -154,9 +130,10 @@ static worker_memory lay_out_worker(const blocks_run *r, attn_arena *a) {
     w.weight = attn_take(a, classes, 1, r->size);
     w.total = attn_take(a, classes, 1, r->size);
     w.z = attn_take(a, r->gradients ? 0 : r->rows_at_most, classes, r->size);
-    size_t most = product_scratch(r, score_block(r, classes));
+    size_t most = attn_multiply_scratch(r->k, score_block(r, classes));
     if (r->gradients) {
-        size_t weight = product_scratch(r, weight_block(r, classes)), mix = product_scratch(r, mix_block(r, classes, columns));
+        size_t weight = attn_multiply_scratch(r->k, weight_block(r, classes)),
+               mix = attn_multiply_scratch(r->k, mix_block(r, classes, columns));
         if (most < weight) most = weight;
         if (most < mix) most = mix;
     }
@@ -259,7 +236,7 @@ static void score_item(void *context, int64_t item, void *scratch) {
         t.bias = attn_at(bias, first * bias->stride[0]);
         t.bias_col = bias->stride[0];
     }
-    multiply(r, t, w.product);
+    attn_multiply(r->k, t, w.product);
     for (int64_t i = 0; i < r->count; i++) sum_block(r, block, i, (char *)t.c + i * r->classes_per_block * (int64_t)r->size, &w);
 }
 
@@ -371,7 +348,7 @@ static void slope_item(void *context, int64_t item, void *scratch) {
     t.b_panel = r->count * r->k->matmul.nr;
     t.c = attn_at(dweight, first_class(r, block) * dweight->stride[0]);
     t.accumulate = !r->first_strip;
-    multiply(r, t, w.product);
+    attn_multiply(r->k, t, w.product);
 }
 
 /* One group's share of some columns of dx. */
@@ -395,7 +372,7 @@ static void mix_item(void *context, int64_t item, void *scratch) {
         t.b = w.panels;
         t.c = share;
         t.accumulate = begun;
-        multiply(r, t, w.product);
+        attn_multiply(r->k, t, w.product);
     }
 }
 

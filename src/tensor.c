@@ -68,8 +68,15 @@ bool attn_dtype_is_float(int32_t dtype) {
     return dtype == ATTN_F32 || dtype == ATTN_BF16 || dtype == ATTN_F16 || dtype == ATTN_F64;
 }
 
+static bool is_empty(const attn_tensor *t) {
+    for (int32_t i = 0; i < t->rank; i++)
+        if (t->shape[i] == 0) return true;
+    return false;
+}
+
 int64_t attn_count(const attn_tensor *t) {
     int64_t n = 1;
+    if (is_empty(t)) return 0; /* its other extents may be of any size */
     for (int32_t i = 0; i < t->rank; i++) n *= t->shape[i];
     return n;
 }
@@ -103,12 +110,6 @@ static bool span_is_representable(const attn_tensor *t) {
     int64_t span;
     return !__builtin_sub_overflow(high, low, &span) && !__builtin_add_overflow(span, 1, &span) &&
            !__builtin_mul_overflow(span, (int64_t)attn_dtype_size(t->dtype), &span);
-}
-
-static bool is_empty(const attn_tensor *t) {
-    for (int32_t i = 0; i < t->rank; i++)
-        if (t->shape[i] == 0) return true;
-    return false;
 }
 
 attn_status attn_check_tensor(const char *name, const attn_tensor *t, int32_t min_rank, int32_t max_rank) {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, AdamW, Muon.
+/* ops.h - what models need beside attention: matrix products, norms, activations, embeddings, rotary positions, AdamW, Muon;
+ * and linear attention.
  *
  * Same style and rules as attn.h: borrowed strided views, one args struct per operation, zero is the default, everything is
  * validated before anything is written, any thread may call, results are the same bits for any number of threads. F32 and F64 run
  * through vector kernels; BF16 and F16, and calls that mix dtypes, answer through the reference.
  *
- * The floats of a call have the dtype of its first one (x, a, table, dy) or F32. ATTN_BAD_SHAPE: shapes that disagree.
+ * The floats of a call have the dtype of its first one (x, a, table, dy, q) or F32. ATTN_BAD_SHAPE: shapes that disagree.
  * ATTN_UNSUPPORTED: another dtype, a reserved word that is not zero. ATTN_BAD_ARGUMENT: an enumerator or flag that is not there,
- * a number out of its range, missing data. Matrix products and norms may want a workspace, the others never do.
+ * a number out of its range, missing data. Matrix products, norms and linear attention may want a workspace, the others never do.
  *
  *     attn_matmul_args linear = {                               // y = gelu(x W^T + bias)
  *         .a = x,                                               // [m, k]
@@ -131,6 +132,77 @@ ATTN_API attn_status attn_embedding(const attn_embedding_args *a, const attn_exe
 /* dtable[ids[i]] += dy[i], always added, in the order of i: the same bits every time. Reads ids and the table's shape. */
 ATTN_API attn_status attn_embedding_backward(const attn_embedding_args *a, const attn_tensor *dy, const attn_tensor *dtable,
                                              const attn_exec *exec);
+
+/* ---- rotary position embedding ------------------------------------------------------------------------------ */
+
+/* Su et al. 2021, as ONNX's RotaryEmbedding has it. Each head's first rotary_dim elements are pairs (a, b), and position p turns
+ * pair i to (a cos[p, i] - b sin[p, i], a sin[p, i] + b cos[p, i]); the elements after them are copied. */
+enum { ATTN_ROPE_INTERLEAVED = 16 };
+
+typedef struct attn_rope_args {
+    uint32_t    flags;      /* ATTN_ROPE_INTERLEAVED: pair i is elements (2i, 2i + 1); default: (i, i + rotary_dim / 2) */
+    attn_tensor x, y;       /* [batch, heads, length, dim], or [batch, length, heads * dim] with `heads`; y may be x */
+    attn_tensor cos, sin;   /* with positions [n, rotary_dim / 2], else [batch, length, rotary_dim / 2] */
+    attn_tensor positions;  /* optional I32 or I64 [batch, length]; one outside [0, n) is an error naming its place */
+    int64_t     heads;      /* of x of rank 3, where it has no default; 0 for rank 4 */
+    int64_t     rotary_dim; /* even, at most dim; default dim */
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
+} attn_rope_args;
+
+typedef struct attn_rope_grads {
+    attn_tensor dy;         /* in, x's shape */
+    attn_tensor dx;         /* out; may be dy. dy turned back: (a cos + b sin, b cos - a sin) */
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
+} attn_rope_grads;
+
+ATTN_API attn_status attn_rope(const attn_rope_args *a, const attn_exec *exec);
+/* Reads neither x nor y, which may be absent. */
+ATTN_API attn_status attn_rope_backward(const attn_rope_args *a, const attn_rope_grads *g, const attn_exec *exec);
+
+/* ---- linear attention ------------------------------------------------------------------------------------------ */
+
+/* What a token makes of the state S [key_dim, value_dim] of each head of keys, as ONNX's LinearAttention has it; a = exp(decay):
+ *     ATTN_LINEAR       S = S + k v^T                                  (Katharopoulos et al. 2020)
+ *     ATTN_GATED        S = diag(a) S + k v^T                          (Yang et al. 2023; one decay for a head: Sun et al. 2023)
+ *     ATTN_DELTA        S = S + k beta (v - S^T k)^T                   (Schlag et al. 2021; Yang et al. 2024)
+ *     ATTN_GATED_DELTA  S = M + k beta (v - M^T k)^T, M = diag(a) S    (Yang et al. 2024, "Gated delta networks")
+ * and then out = scale S^T q. The delta rules want keys of length 1, and beta from 0 to 1. */
+enum { ATTN_LINEAR = 0, ATTN_GATED, ATTN_DELTA, ATTN_GATED_DELTA };
+
+typedef struct attn_linear_attention_args {
+    int32_t     rule;       /* ATTN_LINEAR, ... */
+    uint32_t    flags;      /* none yet: 0 */
+    attn_tensor q;          /* [batch, heads, length, key_dim] */
+    attn_tensor k, v;       /* [batch, kv_heads, length, key_dim], [..., value_dim]; heads is a multiple of kv_heads, and head h
+                             * reads the state of h / (heads / kv_heads) */
+    attn_tensor out;        /* [batch, heads, length, value_dim] */
+    attn_tensor decay;      /* gated rules: [batch, kv_heads, length], or one for each element of the key [..., key_dim];
+                             * logarithms, at most 0 in practice; -inf forgets all */
+    attn_tensor beta;       /* delta rules: [batch, kv_heads, length] */
+    attn_tensor past_state; /* optional [batch, kv_heads, key_dim, value_dim], default zeros */
+    attn_tensor state;      /* optional out: the state after the last token; may be past_state */
+    double      scale;      /* default 1 / sqrt(key_dim) */
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
+} attn_linear_attention_args;
+
+/* Each output is optional, and of its input's shape. */
+typedef struct attn_linear_attention_grads {
+    attn_tensor dout;       /* in */
+    attn_tensor dstate;     /* in, optional: the loss's gradient to `state` */
+    attn_tensor dq, dk, dv, ddecay, dbeta, dpast_state;
+    uint64_t    reserved[16]; /* zero, or ATTN_UNSUPPORTED */
+} attn_linear_attention_grads;
+
+/* Time grows with length, not with its square. The kernels go by chunks of 64 tokens, counted from the first; a decay for each
+ * element of the key goes through the reference. */
+ATTN_API attn_status attn_linear_attention(const attn_linear_attention_args *a, const attn_exec *exec);
+/* Reads the inputs, not out and state. States are kept for every 64th token and recomputed between: the recurrence, in double. */
+ATTN_API attn_status attn_linear_attention_backward(const attn_linear_attention_args *a, const attn_linear_attention_grads *g,
+                                                    const attn_exec *exec);
+/* Bytes that a call needs with n_threads; reads shapes and dtypes, never data. 0 where the call would be refused. */
+ATTN_API size_t attn_linear_attention_workspace(const attn_linear_attention_args *a, int32_t n_threads);
+ATTN_API size_t attn_linear_attention_backward_workspace(const attn_linear_attention_args *a,
+                                                         const attn_linear_attention_grads *g, int32_t n_threads);
 
 /* ---- elementwise ------------------------------------------------------------------------------------------- */
 

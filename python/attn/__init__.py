@@ -26,6 +26,7 @@ from ._attention import (
 from ._core import Unsupported
 from ._core import version as __version__
 from ._losses import cross_entropy, linear_cross_entropy
+from ._sequence import linear_attention, linear_attention_backward, rope, rope_backward
 from ._softmax import (
     entmax,
     entmax15,
@@ -81,6 +82,8 @@ __all__ = [
     "gumbel_softmax_backward",
     "gumbel_softmax_jvp",
     "info",
+    "linear_attention",
+    "linear_attention_backward",
     "linear_cross_entropy",
     "log_softmax",
     "log_softmax_backward",
@@ -88,6 +91,8 @@ __all__ = [
     "logsumexp",
     "logsumexp_backward",
     "logsumexp_jvp",
+    "rope",
+    "rope_backward",
     "set_threads",
     "softmax",
     "softmax_backward",

@@ -10,6 +10,7 @@ A = TypeVar("A", bound=_Array)
 _Ints = int | Sequence[int] | _Array
 _Reduction = Literal["mean", "sum", "none"]
 _Gate = Literal["sigmoid", "additive", "multiplicative"]
+_Rule = Literal["linear", "gated", "delta", "gated_delta"]
 _Score = Literal["dot", "additive", "cosine"]
 _Weighting = Literal["softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"]
 _Causal = bool | Literal["bottom-right", "top-left"]
@@ -86,6 +87,50 @@ def logsumexp_jvp(
 ) -> A: ...
 def gate(x: A, g: _Array, kind: _Gate = "sigmoid") -> A: ...
 def gate_backward(dy: _Array, x: A, g: _Array, kind: _Gate = "sigmoid") -> tuple[A, A]: ...
+def rope(
+    x: A,
+    cos: _Array,
+    sin: _Array,
+    positions: _Array | None = None,
+    *,
+    interleaved: bool = False,
+    rotary_dim: int = 0,
+    heads: int = 0,
+) -> A: ...
+def rope_backward(
+    dy: A,
+    cos: _Array,
+    sin: _Array,
+    positions: _Array | None = None,
+    *,
+    interleaved: bool = False,
+    rotary_dim: int = 0,
+    heads: int = 0,
+) -> A: ...
+def linear_attention(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    rule: _Rule = "linear",
+    decay: _Array | None = None,
+    beta: _Array | None = None,
+    past_state: _Array | None = None,
+    scale: float | None = None,
+) -> tuple[A, A]: ...
+def linear_attention_backward(
+    dout: _Array,
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    rule: _Rule = "linear",
+    decay: _Array | None = None,
+    beta: _Array | None = None,
+    past_state: _Array | None = None,
+    scale: float | None = None,
+    dstate: _Array | None = None,
+) -> tuple[A, A, A, Any, Any, Any]: ...
 @overload
 def cross_entropy(
     logits: A,

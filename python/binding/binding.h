@@ -147,6 +147,10 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *rope(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *rope_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *linear_attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *linear_attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 
 /* These functions are called by attn alone; this guards against a binding and a package of different builds. */
 bool count_arguments(Py_ssize_t n, Py_ssize_t wanted);

@@ -354,6 +354,9 @@ typedef struct attn_vector_kernels {
     /* sum[8]: the square of element `position` is added to sum[position & 7], in order. */
     void (*sum_of_squares)(int64_t n, int64_t position, const void *x, double *sum);
     void (*adamw)(const struct ref_adamw *o, int64_t n, void *param, void *m, void *v, const void *gradient);
+    void (*decay)(int64_t n, double here, const double *there, void *y); /* y *= exp(here - there) */
+    /* n pairs: first = a cos - b sin, second = b cos + a sin; `back` turns by -sin. They may be a and b. */
+    void (*rope)(int64_t n, bool back, const void *cos, const void *sin, const void *a, const void *b, void *first, void *second);
 } attn_vector_kernels;
 
 /* ---- gates over dense elements; y may be x ----------------------------------------------------------------- */

@@ -45,6 +45,10 @@ class Torch(unittest.TestCase):
             attn.logsumexp_backward(x[..., 0], x),
             attn.gate(x, x),
             *attn.gate_backward(x, x, x),
+            attn.rope(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),
+            attn.rope_backward(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),
+            *attn.linear_attention(x, x, x),
+            *attn.linear_attention_backward(out, x, x, x)[:3],
             *attn.cross_entropy(flat, torch.tensor([0, 1, -100, 2]), grad=True),
         ]
         self.assertTrue(all(type(r) is torch.Tensor for r in results))

@@ -21,6 +21,8 @@ OPTIONS = (
     "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0"
 )
 LOSS = "ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction='mean', grad=False)"
+ROPE = "({}, cos, sin, positions=None, *, interleaved=False, rotary_dim=0, heads=0)"
+LINEAR = "rule='linear', decay=None, beta=None, past_state=None, scale=None"
 SIGNATURES = {
     "softmax": ROW,
     "log_softmax": ROW,
@@ -54,6 +56,10 @@ SIGNATURES = {
     "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
     "gate": "(x, g, kind='sigmoid')",
     "gate_backward": "(dy, x, g, kind='sigmoid')",
+    "rope": ROPE.format("x"),
+    "rope_backward": ROPE.format("dy"),
+    "linear_attention": f"(q, k, v, *, {LINEAR})",
+    "linear_attention_backward": f"(dout, q, k, v, *, {LINEAR}, dstate=None)",
     "set_threads": "(n)",
     "get_threads": "()",
     "info": "()",

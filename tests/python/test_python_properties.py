@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""560 random problems over the whole package against float64 formulas, within the bounds of docs/ACCURACY.md.
+"""600 random problems over the whole package against float64 formulas, within the bounds of docs/ACCURACY.md.
 
 Dtypes, ranks, axes, strides and options are drawn at random.
 """
@@ -370,6 +370,104 @@ class Properties(unittest.TestCase):
         for problem in range(20):
             with self.subTest(problem=problem):
                 self.gate_problem()
+
+    # ---- rotary positions, linear attention ----
+
+    def rope_problem(self):
+        name, interleaved, table = self.dtype(), self.chance(0.5), self.chance(0.5)
+        batch, heads, length = (int(n) for n in self.rng.integers(1, 4, 3))
+        dim = 2 * int(self.rng.integers(1, 9))
+        rotary_dim = self.choose(0, 2 * int(self.rng.integers(1, dim // 2 + 1)))
+        turned = rotary_dim or dim
+        x = self.cast(self.normal(batch, heads, length, dim), name)
+        cos, sin = (self.cast(self.normal(*((9,) if table else (batch, length)), turned // 2), name) for _ in range(2))
+        positions = self.rng.integers(0, 9, (batch, length)) if table else None
+        call = {"positions": positions, "interleaved": interleaved, "rotary_dim": rotary_dim}
+        y = attn.rope(self.laid_out(x), self.laid_out(cos), self.laid_out(sin), **call)
+        dx = attn.rope_backward(self.laid_out(x), self.laid_out(cos), self.laid_out(sin), **call)
+        packed = np.ascontiguousarray(x.transpose(0, 2, 1, 3)).reshape(batch, length, -1)
+        again = attn.rope(packed, cos, sin, heads=heads, **call).reshape(batch, length, heads, dim).transpose(0, 2, 1, 3)
+        np.testing.assert_array_equal(np.asarray(again).astype("f8"), np.asarray(y).astype("f8"))
+        x, cos, sin = (t.astype("f8").astype(np.longdouble) for t in (x, cos, sin))
+        c, s = ((t[positions] if table else t)[:, None] for t in (cos, sin))
+        first = (Ellipsis, slice(0, turned, 2) if interleaved else slice(turned // 2))
+        second = (Ellipsis, slice(1, turned, 2) if interleaved else slice(turned // 2, turned))
+        for got, way in ((y, 1), (dx, -1)):
+            exact, size = x.copy(), np.zeros_like(x)
+            exact[first], exact[second] = x[first] * c - way * s * x[second], way * s * x[first] + c * x[second]
+            size[first] = np.abs(x[first] * c) + np.abs(x[second] * s)
+            size[second] = np.abs(x[first] * s) + np.abs(x[second] * c)
+            self.within(got, exact, 2 * UNIT[name] * size + rounding(name, exact), f"rope {name} {x.shape} {call}")
+
+    def test_20_problems_of_rotary_positions(self):
+        for problem in range(20):
+            with self.subTest(problem=problem):
+                self.rope_problem()
+
+    def linear_attention_problem(self):
+        name, rule, given = self.dtype(), self.choose("linear", "gated", "delta", "gated_delta"), self.chance(0.5)
+        batch, kv_heads, group, dk, dv = (int(n) for n in self.rng.integers(1, 5, 5))
+        length = int(self.choose(1, 5, 70))
+        q, k, v = (self.normal(batch, h, length, d) for h, d in ((kv_heads * group, dk), (kv_heads, dk), (kv_heads, dv)))
+        k /= np.linalg.norm(k, axis=-1, keepdims=True)
+        options = {"past_state": self.normal(batch, kv_heads, dk, dv)} if given else {}
+        if "gated" in rule:
+            shape = (batch, kv_heads, length) + (dk,) * self.chance(0.5)
+            options["decay"] = -0.2 * np.abs(self.normal(*shape))
+        if "delta" in rule:
+            options["beta"] = self.rng.random((batch, kv_heads, length))
+        q, k, v = (self.cast(t, name) for t in (q, k, v))
+        options = {key: self.cast(t, name) for key, t in options.items()}
+        call = {key: self.laid_out(t) for key, t in options.items()} | {"rule": rule}
+        scale = self.choose(None, 0.7)
+        out, state = attn.linear_attention(*map(self.laid_out, (q, k, v)), scale=scale, **call)
+        q, k, v = (t.astype("f8").astype(np.longdouble) for t in (q, k, v))
+        o = {key: t.astype("f8").astype(np.longdouble) for key, t in options.items()}
+        s = o.get("past_state", np.zeros((batch, kv_heads, dk, dv), np.longdouble))
+        exact = np.zeros((batch, kv_heads * group, length, dv), np.longdouble)
+        norm = np.sqrt((s**2).sum((-2, -1)))
+        for t in range(length):
+            w, beta, decay = v[:, :, t], 1, 1
+            if "decay" in o:
+                decay = np.exp(o["decay"][:, :, t].reshape(batch, kv_heads, -1))
+                s = s * decay[..., None]
+            if "beta" in o:
+                beta = o["beta"][:, :, t, None]
+                w = beta * (w - np.einsum("bhij,bhi->bhj", s, k[:, :, t]))
+            norm = norm + np.linalg.norm(v[:, :, t].astype("f8"), axis=-1)
+            s = s + k[:, :, t, :, None] * w[:, :, None]
+            exact[:, :, t] = np.einsum("bhij,bhi->bhj", np.repeat(s, group, 1), q[:, :, t])
+        scale = scale or dk**-0.5
+        size = scale * np.repeat(norm, group, 1)[:, :, None, None] * np.sqrt((q**2).sum(-1, keepdims=True))
+        what = f"linear attention {name} {rule} {q.shape} {v.shape} {list(options)}"
+        self.within(out, scale * exact, 4 * UNIT[name] * 70 * size + rounding(name, scale * exact), what)
+        self.within(state, s, 4 * UNIT[name] * 70 * norm[:, :, None, None] + rounding(name, s), what)
+
+    def test_20_problems_of_linear_attention(self):
+        for problem in range(20):
+            with self.subTest(problem=problem):
+                self.linear_attention_problem()
+
+    def test_gradients_of_linear_attention_are_those_of_central_differences(self):
+        q, k, v, dout = (self.normal(1, h, 5, d) for h, d in ((2, 3), (1, 3), (1, 4), (2, 4)))
+        inputs = {"q": q, "k": k, "v": v, "decay": -np.abs(self.normal(1, 1, 5)), "beta": self.rng.random((1, 1, 5))}
+        inputs["past_state"], dstate = self.normal(1, 1, 3, 4), self.normal(1, 1, 3, 4)
+
+        def loss():
+            out, state = attn.linear_attention(rule="gated_delta", **inputs)
+            return (out * dout).sum() + (state * dstate).sum()
+
+        grads = attn.linear_attention_backward(dout, rule="gated_delta", dstate=dstate, **inputs)
+        for (name, x), got in zip(inputs.items(), grads):
+            self.assertEqual(got.shape, x.shape)
+            for i in np.ndindex(x.shape):
+                before, h = x[i], 1e-6
+                x[i] = before + h
+                above = loss()
+                x[i] = before - h
+                self.assertAlmostEqual(got[i], (above - loss()) / (2 * h), 7, name)
+                x[i] = before
+        self.assertEqual(attn.linear_attention_backward(dout, q, k, v)[3:], (None, None, None))
 
     # ---- attention ----
 
