@@ -39,7 +39,6 @@ typedef struct output {
     const char *label;  /* for messages: "-o", "--lse" */
     const char *path;   /* NULL: stdout, as a table when it is a terminal */
     attn_tensor tensor; /* dense, over memory of its own */
-    int32_t leading;    /* axes at the front that the written array does not have */
 } output;
 
 typedef struct outputs {
@@ -49,7 +48,7 @@ typedef struct outputs {
 
 /* Makes room for one more output and hands out its tensor. Two outputs of the same name, or two on stdout, are refused. */
 int outputs_add(outputs *o, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *shape,
-                int32_t leading, attn_tensor *tensor);
+                attn_tensor *tensor);
 /* Writes all of them: first everything to its temporary file, then the renames. After a failure no path has changed. */
 int outputs_write(const outputs *o);
 void outputs_free(outputs *o);

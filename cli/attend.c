@@ -43,6 +43,7 @@ static int check_combination(const attend_settings *s) {
     if (!failed) failed = needs(s->seed.given, "--seed", s->dropout.given, "--dropout");
     if (!failed) failed = needs(s->scores_stage.given, "--scores-stage", s->scores, "--scores");
     if (!failed) failed = needs(top, "--top-index or --top-weight", s->top_k.given, "--top-k");
+    if (!failed) failed = needs(s->kv_starts, "--kv-starts", s->q_starts, "--q-starts");
     if (!failed) failed = needs(s->top_k.given, "--top-k", top, "--top-index or --top-weight to write to");
     if (!failed && s->causal.given && s->causal.value == 1 && s->offset)
         failed = fail(IO_BAD_USAGE, "--causal=top-left means offset 0; --offset beside it contradicts that: use --causal");
@@ -156,6 +157,16 @@ static const option options[] = {
       .field = FIELD(q_lengths),
       .value = "N.npy",
       .help = "how many queries each batch entry has: whole numbers [batch]" },
+    { .name = "q-starts",
+      .kind = OPTION_TEXT,
+      .field = FIELD(q_starts),
+      .value = "N.npy",
+      .help = "a packed batch: where each sequence begins, and the total, [sequences + 1]; arrays are [total, heads, dim]" },
+    { .name = "kv-starts",
+      .kind = OPTION_TEXT,
+      .field = FIELD(kv_starts),
+      .value = "N.npy",
+      .help = "the same of keys and values (default: as --q-starts)" },
 
     { .name = "Weight: scores become weights", .kind = OPTION_HEADING },
     { .name = "weighting", .kind = OPTION_CHOICE, .field = FIELD(weighting), .choices = weightings, .help = "default softmax" },
@@ -266,10 +277,13 @@ static const option options[] = {
 const command command_attend = {
     .name = "attend",
     .summary = "attention over arrays: score, weight, mix - and see",
-    .about = "Attention: out = weighting(scale * q.k, masked) v, for arrays of rank 4 [batch, heads, length, dim], 3 [heads, "
-             "length, dim] "
-             "or 2 [length, dim]; outputs lack the same leading axes. A query that may see no key gives 0. All outputs are "
-             "written once everything has succeeded, or none.",
+    .about =
+        "Attention: out = weighting(scale * q.k, masked) v, for arrays of rank 4 [batch, heads, length, dim], 3 [heads, "
+        "length, dim] "
+        "or 2 [length, dim]; outputs lack the same leading axes. With --q-starts sequences stand one behind the other without "
+        "padding: arrays are [total, heads, dim], and outputs [total, heads, ...]. A query that may see no key gives 0. All "
+        "outputs are "
+        "written once everything has succeeded, or none.",
     .examples = "  attn attend --q q.npy --k k.npy --v v.npy -o out.npy --causal\n"
                 "  attn attend --q q.npy --k k.npy --v v.npy -o out.npy --window 255,0 --entropy h.npy --received r.npy\n"
                 "  attn attend --q q.npy --k k.npy --v v.npy -o out.npy --dout do.npy --dq dq.npy --dk dk.npy --dv dv.npy\n",

@@ -12,7 +12,7 @@ typedef struct attend_settings {
     option_real scale, softcap, alpha, dropout;
     option_seed seed;
     option_pair window;
-    const char *score_weight, *offset, *mask, *bias, *alibi, *q_lengths, *kv_lengths, *sinks;
+    const char *score_weight, *offset, *mask, *bias, *alibi, *q_lengths, *kv_lengths, *q_starts, *kv_starts, *sinks;
     const char *lse, *entropy, *received, *weights, *scores, *top_index, *top_weight;
     option_choice scores_stage;
     option_integer top_k;

@@ -9,7 +9,7 @@
 
 /* Every array that may come in; those that were not named stay empty. */
 typedef struct inputs {
-    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, sinks, dout, dlse;
+    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, q_starts, kv_starts, sinks, dout, dlse;
 } inputs;
 
 /* One run on its way. Once failed is set, nothing more is done. */
@@ -44,6 +44,8 @@ static const struct source {
     { "--alibi", PATH(alibi), ARRAY(alibi), ARRAY_FLOAT, false },
     { "--q-lengths", PATH(q_lengths), ARRAY(q_lengths), ARRAY_INTEGER, false },
     { "--kv-lengths", PATH(kv_lengths), ARRAY(kv_lengths), ARRAY_INTEGER, false },
+    { "--q-starts", PATH(q_starts), ARRAY(q_starts), ARRAY_INTEGER, false },
+    { "--kv-starts", PATH(kv_starts), ARRAY(kv_starts), ARRAY_INTEGER, false },
     { "--sinks", PATH(sinks), ARRAY(sinks), ARRAY_FLOAT, false },
     { "--dout", PATH(dout), ARRAY(dout), ARRAY_FLOAT, true },
     { "--dlse", PATH(dlse), ARRAY(dlse), ARRAY_FLOAT, false },
@@ -103,6 +105,18 @@ static attn_tensor lift(attn_tensor t, int32_t rank) {
     return t;
 }
 
+static bool is_packed(const job *j) { return j->s->q_starts != NULL; }
+
+/* An array as it came or goes, with all axes: [batch, heads, length, ...]. A packed one is [length, heads, ...]. */
+static attn_tensor view_whole(const job *j, attn_tensor t, int32_t rank) {
+    if (is_packed(j)) {
+        attn_tensor lying = t;
+        t.shape[0] = lying.shape[1], t.stride[0] = lying.stride[1];
+        t.shape[1] = lying.shape[0], t.stride[1] = lying.stride[0];
+    }
+    return lift(t, rank);
+}
+
 /* q, k, v and dout have one rank, 2 to 4; what is per row has one less. */
 static int check_rank(const job *j, const char *label, const npy_array *array, int32_t rank) {
     if (!array->bytes.data || array->tensor.rank == rank) return IO_OK;
@@ -111,6 +125,9 @@ static int check_rank(const job *j, const char *label, const npy_array *array, i
 }
 
 static int check_ranks(const job *j) {
+    if (is_packed(j) && j->rank != 3)
+        return fail(IO_BAD_DATA, "--q has %d %s; beside --q-starts it needs [total, heads, dim]", (int)j->rank,
+                    j->rank == 1 ? "axis" : "axes");
     if (j->rank < 2 || j->rank > 4)
         return fail(IO_BAD_DATA, "--q has %d %s; [length, dim], [heads, length, dim] or [batch, heads, length, dim] is needed",
                     (int)j->rank, j->rank == 1 ? "axis" : "axes");
@@ -133,6 +150,23 @@ static int check_range(const char *label, const npy_array *array, double least, 
     return IO_OK;
 }
 
+/* The same of where sequences begin: from 0 to the total, and never falling. */
+static int check_starts(const char *label, const npy_array *array, int64_t total) {
+    int64_t n = array->bytes.data ? array_count(&array->tensor) : 0;
+    double before = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double start = array_element(&array->tensor, i);
+        if (i == 0 ? start != 0 : start < before)
+            return fail(IO_BAD_DATA, "%s: entry %lld is %.0f; %s", label, (long long)i, start,
+                        i == 0 ? "the first sequence begins at 0" : "it is below the one before");
+        before = start;
+    }
+    if (n > 0 && before != (double)total)
+        return fail(IO_BAD_DATA, "%s: the last entry is %.0f; it is where the last sequence ends, here %lld", label, before,
+                    (long long)total);
+    return IO_OK;
+}
+
 /* ---- the call --------------------------------------------------------------------------------------- */
 
 static void fill_args(job *j) {
@@ -144,9 +178,9 @@ static void fill_args(job *j) {
         .causal = !s->causal.given       ? ATTN_NOT_CAUSAL
                   : s->causal.value == 0 ? ATTN_CAUSAL
                                          : ATTN_CAUSAL_TOP_LEFT,
-        .q = lift(j->in.q.tensor, 4),
-        .k = lift(j->in.k.tensor, 4),
-        .v = lift(j->in.v.tensor, 4),
+        .q = view_whole(j, j->in.q.tensor, 4),
+        .k = view_whole(j, j->in.k.tensor, 4),
+        .v = view_whole(j, j->in.v.tensor, 4),
         .score_weight = j->in.score_weight.tensor,
         .offset = lift(j->in.offset.tensor, j->in.offset.bytes.data ? 1 : 0),
         .window = { s->window.value[0], s->window.value[1] },
@@ -155,6 +189,8 @@ static void fill_args(job *j) {
         .alibi = j->in.alibi.tensor,
         .q_lengths = lift(j->in.q_lengths.tensor, s->q_lengths ? 1 : 0),
         .kv_lengths = lift(j->in.kv_lengths.tensor, s->kv_lengths ? 1 : 0),
+        .q_starts = j->in.q_starts.tensor,
+        .kv_starts = j->in.kv_starts.tensor,
         .sinks = lift(j->in.sinks.tensor, s->sinks ? 1 : 0),
         .scale = s->scale.value,
         .softcap = s->softcap.value,
@@ -166,14 +202,24 @@ static void fill_args(job *j) {
     if (s->offset && !j->in.offset.bytes.data)
         j->args.offset = attn_dense(ATTN_I64, &j->number_offset, 1, (const int64_t[]){ 1 });
     if (!s->dout) return;
-    j->grads.dout = lift(j->in.dout.tensor, 4);
-    if (s->dlse) j->grads.dlse = lift(j->in.dlse.tensor, 3);
+    j->grads.dout = view_whole(j, j->in.dout.tensor, 4);
+    if (s->dlse) j->grads.dlse = view_whole(j, j->in.dlse.tensor, 3);
 }
 
-/* An output of the call that was asked for; `whole` is its shape with all axes, of which the leading ones may be dropped. */
-static void want(job *j, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *whole, int32_t leading,
+/* An output of the call that was asked for. */
+static void want(job *j, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *shape,
                  attn_tensor *tensor) {
-    if (!j->failed && path) j->failed = outputs_add(&j->out, label, path, dtype, rank, whole, leading, tensor);
+    if (!j->failed && path) j->failed = outputs_add(&j->out, label, path, dtype, rank, shape, tensor);
+}
+
+/* One laid out as q; `whole` is its shape with all axes, [batch, heads, length, ...]. */
+static void want_laid(job *j, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *whole,
+                      attn_tensor *tensor) {
+    int32_t leading = 4 - j->rank;
+    const int64_t packed[] = { whole[2], whole[1], rank > 3 ? whole[3] : 1 };
+    if (!path) return;
+    want(j, label, path, dtype, rank - leading, is_packed(j) ? packed : whole + leading, tensor);
+    *tensor = view_whole(j, *tensor, rank);
 }
 
 static void want_seen(job *j) {
@@ -182,29 +228,27 @@ static void want_seen(job *j) {
     int64_t batch = j->args.q.shape[0], heads = j->args.q.shape[1], rows = j->args.q.shape[2], keys = j->args.k.shape[2];
     const int64_t per_row[] = { batch, heads, rows }, per_key[] = { batch, heads, keys };
     const int64_t map[] = { batch, heads, rows, keys }, top[] = { batch, heads, rows, s->top_k.value };
-    int32_t leading = 4 - j->rank;
-    want(j, "--lse", s->lse, j->observed, 3, per_row, leading, &see->lse);
-    want(j, "--entropy", s->entropy, j->observed, 3, per_row, leading, &see->entropy);
-    want(j, "--received", s->received, j->observed, 3, per_key, leading, &see->received);
-    want(j, "--weights", s->weights, j->observed, 4, map, leading, &see->weights);
-    want(j, "--scores", s->scores, j->observed, 4, map, leading, &see->scores);
-    want(j, "--top-index", s->top_index, ATTN_I32, 4, top, leading, &see->top_index);
-    want(j, "--top-weight", s->top_weight, j->observed, 4, top, leading, &see->top_weight);
+    want_laid(j, "--lse", s->lse, j->observed, 3, per_row, &see->lse);
+    want_laid(j, "--entropy", s->entropy, j->observed, 3, per_row, &see->entropy);
+    want_laid(j, "--received", s->received, j->observed, 3, per_key, &see->received);
+    want_laid(j, "--weights", s->weights, j->observed, 4, map, &see->weights);
+    want_laid(j, "--scores", s->scores, j->observed, 4, map, &see->scores);
+    want_laid(j, "--top-index", s->top_index, ATTN_I32, 4, top, &see->top_index);
+    want_laid(j, "--top-weight", s->top_weight, j->observed, 4, top, &see->top_weight);
 }
 
 static void want_gradients(job *j) {
     const attend_settings *s = j->s;
     attn_attention_args *a = &j->args;
     attn_attention_grads *g = &j->grads;
-    int32_t leading = 4 - j->rank;
-    want(j, "--dq", s->dq, a->q.dtype, 4, a->q.shape, leading, &g->dq);
-    want(j, "--dk", s->dk, a->q.dtype, 4, a->k.shape, leading, &g->dk);
-    want(j, "--dv", s->dv, a->q.dtype, 4, a->v.shape, leading, &g->dv);
-    want(j, "--dbias", s->dbias, a->bias.dtype, a->bias.rank, a->bias.shape, 0, &g->dbias);
-    want(j, "--dsinks", s->dsinks, a->sinks.dtype, a->sinks.rank, a->sinks.shape, 0, &g->dsinks);
-    want(j, "--dalibi", s->dalibi, a->alibi.dtype, a->alibi.rank, a->alibi.shape, 0, &g->dalibi);
-    want(j, "--dalpha", s->dalpha, j->observed, 0, NULL, 0, &g->dalpha);
-    want(j, "--dscore-weight", s->dscore_weight, a->score_weight.dtype, a->score_weight.rank, a->score_weight.shape, 0,
+    want_laid(j, "--dq", s->dq, a->q.dtype, 4, a->q.shape, &g->dq);
+    want_laid(j, "--dk", s->dk, a->q.dtype, 4, a->k.shape, &g->dk);
+    want_laid(j, "--dv", s->dv, a->q.dtype, 4, a->v.shape, &g->dv);
+    want(j, "--dbias", s->dbias, a->bias.dtype, a->bias.rank, a->bias.shape, &g->dbias);
+    want(j, "--dsinks", s->dsinks, a->sinks.dtype, a->sinks.rank, a->sinks.shape, &g->dsinks);
+    want(j, "--dalibi", s->dalibi, a->alibi.dtype, a->alibi.rank, a->alibi.shape, &g->dalibi);
+    want(j, "--dalpha", s->dalpha, j->observed, 0, NULL, &g->dalpha);
+    want(j, "--dscore-weight", s->dscore_weight, a->score_weight.dtype, a->score_weight.rank, a->score_weight.shape,
          &g->dscore_weight);
 }
 
@@ -212,7 +256,7 @@ static void want_outputs(job *j) {
     const attn_attention_args *a = &j->args;
     const int64_t shape[] = { a->q.shape[0], a->q.shape[1], a->q.shape[2], a->v.shape[3] };
     j->observed = a->q.dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-    want(j, "-o", j->s->out ? j->s->out : "-", a->q.dtype, 4, shape, 4 - j->rank, &j->args.out);
+    want_laid(j, "-o", j->s->out ? j->s->out : "-", a->q.dtype, 4, shape, &j->args.out);
     want_seen(j);
     want_gradients(j);
 }
@@ -236,6 +280,8 @@ static int do_job(job *j, const attn_exec *exec) {
     fill_args(j);
     failed = check_range("--q-lengths", &j->in.q_lengths, 0, (double)j->args.q.shape[2]);
     if (!failed) failed = check_range("--kv-lengths", &j->in.kv_lengths, 0, (double)j->args.k.shape[2]);
+    if (!failed) failed = check_starts("--q-starts", &j->in.q_starts, j->args.q.shape[2]);
+    if (!failed) failed = check_starts("--kv-starts", &j->in.kv_starts, j->args.k.shape[2]);
     if (!failed) failed = check_range("--offset", &j->in.offset, -0x1p52, 0x1p52);
     if (failed) return failed;
     want_outputs(j);

@@ -23,7 +23,7 @@ static int check_names(const outputs *o, const char *label, const char *path) {
 }
 
 int outputs_add(outputs *o, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *shape,
-                int32_t leading, attn_tensor *tensor) {
+                attn_tensor *tensor) {
     int failed = check_names(o, label, path);
     if (failed) return failed;
     size_t bytes = npy_dtype_size(dtype);
@@ -38,19 +38,16 @@ int outputs_add(outputs *o, const char *label, const char *path, int32_t dtype, 
     if (!data)
         return fail(IO_NO_ROOM, "out of memory: %s would be an array of %s%zu bytes", label, fits ? "" : "more than ", bytes);
     output *added = &o->all[o->n++];
-    *added = (output){ .label = label, .path = path, .tensor = attn_dense(dtype, data, rank, shape), .leading = leading };
+    *added = (output){ .label = label, .path = path, .tensor = attn_dense(dtype, data, rank, shape) };
     *tensor = added->tensor;
     return IO_OK;
 }
 
 static int write_one(const output *o, io_output *to, io_error *error) {
     const attn_tensor *t = &o->tensor;
-    int32_t rank = t->rank - o->leading;
-    const int64_t *shape = t->shape + o->leading;
-    if (!to_stdout(o->path) || !isatty(STDOUT_FILENO)) return npy_write(to, t->dtype, t->data, rank, shape, error);
+    if (!to_stdout(o->path) || !isatty(STDOUT_FILENO)) return npy_write(to, t->dtype, t->data, t->rank, t->shape, error);
     text out = { 0 };
-    attn_tensor shown = attn_dense(t->dtype, t->data, rank, shape);
-    show_array(&out, &shown);
+    show_array(&out, t);
     int failed = out.failed ? io_no_memory(error, "the table", out.capacity) : io_output_write(to, out.data, out.length, error);
     text_free(&out);
     return failed;

@@ -92,7 +92,7 @@ static int add_output(const softmax_settings *s, const attn_tensor *x, int32_t a
     int32_t rank = 0;
     for (int32_t i = 0; i < x->rank; i++)
         if (i != axis || !softmax_reduces(s)) shape[rank++] = x->shape[i];
-    int failed = outputs_add(out, "-o", s->out, x->dtype, rank, shape, 0, y);
+    int failed = outputs_add(out, "-o", s->out, x->dtype, rank, shape, y);
     if (!failed && !softmax_reduces(s)) *y = attn_axis_last(*y, axis);
     return failed;
 }

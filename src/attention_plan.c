@@ -170,7 +170,7 @@ static attn_status plan_inputs(attn_attention_plan *p, const attn_attention_args
     p->q = a->q;
     p->k = a->k;
     p->v = a->v;
-    p->batch = a->q.shape[0];
+    p->batch = p->entries = a->q.shape[0];
     p->heads = a->q.shape[1];
     p->k_heads = a->k.shape[1];
     p->v_heads = a->v.shape[1];
@@ -227,7 +227,7 @@ static attn_status plan_rows(const char *name, const attn_tensor *t, const int64
 static attn_status plan_alibi_and_score_weight(attn_attention_plan *p, const attn_attention_args *a) {
     attn_status s;
     if (attn_present(&a->alibi) &&
-        (s = plan_rows("alibi", &a->alibi, (const int64_t[]){ p->batch, p->heads }, p->q.dtype, &p->alibi)))
+        (s = plan_rows("alibi", &a->alibi, (const int64_t[]){ p->entries, p->heads }, p->q.dtype, &p->alibi)))
         return s;
     if (a->score != ATTN_ADDITIVE) {
         if (!attn_present(&a->score_weight)) return ATTN_OK;
@@ -267,15 +267,76 @@ static attn_status plan_lengths(const char *name, const attn_tensor *t, int64_t 
     return ATTN_OK;
 }
 
+/* Where the sequences of a packed batch begin: entries + 1 numbers, from 0 to `total`, none below the one before. */
+static attn_status check_starts(const char *name, const attn_tensor *t, int64_t total, attn_plan_purpose purpose) {
+    attn_status s;
+    if ((s = attn_check_tensor(name, t, 1, 1)) || (s = check_integer(name, t))) return s;
+    if (t->shape[0] < 1)
+        return attn_fail(ATTN_BAD_SHAPE, "%s is empty: it has one number for each sequence, and one for the end", name);
+    int64_t n = t->shape[0], before = 0;
+    for (int64_t b = 0; purpose == ATTN_PLAN_CALL && b < n; b++) {
+        int64_t start = attn_int_at(t, b * t->stride[0]);
+        if (b == 0 ? start != 0 : start < before)
+            return attn_fail(ATTN_BAD_ARGUMENT, "%s[%" PRId64 "] is %" PRId64 ": %s", name, b, start,
+                             b == 0 ? "the first is 0" : "it is below the one before");
+        before = start;
+    }
+    if (purpose == ATTN_PLAN_CALL && before != total)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s[%" PRId64 "] is %" PRId64 ": the last is the total, here %" PRId64, name, n - 1,
+                         before, total);
+    return ATTN_OK;
+}
+
+/* What has no meaning, or is not built, where sequences stand one behind the other. */
+static attn_status check_packed(const attn_attention_args *a) {
+    const attn_tensor *const lengths[] = { &a->q_lengths, &a->kv_lengths };
+    const attn_tensor *const maps[] = { &a->mask, &a->bias, &a->see.weights, &a->see.scores };
+    static const char *const names[] = { "mask", "bias", "see.weights", "see.scores" };
+    for (int i = 0; i < 2; i++)
+        if (attn_present(lengths[i]))
+            return attn_fail(ATTN_BAD_ARGUMENT, "%c_lengths is given beside q_starts, which say how long sequences are", "qk"[i]);
+    for (int i = 0; i < 4; i++)
+        if (attn_present(maps[i]))
+            return attn_fail(ATTN_UNSUPPORTED,
+                             "%s is given beside q_starts: of packed batches, maps over rows and keys are not built", names[i]);
+    if (a->q.shape[0] != 1)
+        return attn_fail(ATTN_BAD_SHAPE,
+                         "q has batch %" PRId64 " and q_starts is given: a packed batch has shape [1, heads, total, dim]",
+                         a->q.shape[0]);
+    return ATTN_OK;
+}
+
+static attn_status plan_starts(attn_attention_plan *p, const attn_attention_args *a, attn_plan_purpose purpose) {
+    attn_status s;
+    bool q = attn_present(&a->q_starts), kv = attn_present(&a->kv_starts);
+    const attn_tensor *kv_starts = kv ? &a->kv_starts : &a->q_starts;
+    if (!q && kv) return attn_fail(ATTN_BAD_ARGUMENT, "kv_starts is given without q_starts");
+    if (!q) return ATTN_OK;
+    if ((s = check_packed(a)) || (s = check_starts("q_starts", &a->q_starts, p->q_len, purpose))) return s;
+    if (!kv && p->kv_len != p->q_len)
+        return attn_fail(ATTN_BAD_SHAPE,
+                         "q has %" PRId64 " rows and k %" PRId64 " keys in all: kv_starts is needed beside q_starts", p->q_len,
+                         p->kv_len);
+    if (kv && (s = check_starts("kv_starts", kv_starts, p->kv_len, purpose))) return s;
+    if (kv_starts->shape[0] != a->q_starts.shape[0])
+        return attn_fail(ATTN_BAD_SHAPE, "kv_starts has %" PRId64 " numbers, q_starts %" PRId64, kv_starts->shape[0],
+                         a->q_starts.shape[0]);
+    p->q_starts = a->q_starts;
+    p->kv_starts = *kv_starts;
+    p->starts_known = purpose == ATTN_PLAN_CALL;
+    p->entries = a->q_starts.shape[0] - 1;
+    return ATTN_OK;
+}
+
 static attn_status plan_offset(attn_attention_plan *p, const attn_attention_args *a, attn_plan_purpose purpose) {
     attn_status s;
     p->top_left = a->causal == ATTN_CAUSAL_TOP_LEFT;
     if (!attn_present(&a->offset)) return ATTN_OK;
     if (p->top_left) return attn_fail(ATTN_BAD_ARGUMENT, "an offset is given beside ATTN_CAUSAL_TOP_LEFT, which means offset 0");
     if ((s = attn_check_tensor("offset", &a->offset, 0, 1)) || (s = check_integer("offset", &a->offset)) ||
-        (s = attn_broadcast("offset", &a->offset, 1, &p->batch, &p->offset)))
+        (s = attn_broadcast("offset", &a->offset, 1, &p->entries, &p->offset)))
         return s;
-    for (int64_t b = 0; purpose == ATTN_PLAN_CALL && b < p->batch; b++) {
+    for (int64_t b = 0; purpose == ATTN_PLAN_CALL && b < p->entries; b++) {
         int64_t offset = attn_int_at(&p->offset, b * p->offset.stride[0]);
         if (offset < -furthest || offset > furthest)
             return attn_fail(ATTN_BAD_ARGUMENT, "offset[%" PRId64 "] is %" PRId64 ", beyond 2^52", b, offset);
@@ -363,6 +424,8 @@ static attn_attention_args stood_in_args(const attn_attention_args *a) {
                            &with.alibi,
                            &with.q_lengths,
                            &with.kv_lengths,
+                           &with.q_starts,
+                           &with.kv_starts,
                            &with.sinks,
                            &with.see.lse,
                            &with.see.entropy,
@@ -378,7 +441,8 @@ static attn_attention_args stood_in_args(const attn_attention_args *a) {
 static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *a, bool needs_out, attn_plan_purpose purpose) {
     attn_status s;
     *p = (attn_attention_plan){ .score = a->score, .weighting = a->weighting, .softcap = a->softcap };
-    if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a))) return s;
+    if ((s = check_options(a)) || (s = plan_window(p, a)) || (s = plan_inputs(p, a)) || (s = plan_starts(p, a, purpose)))
+        return s;
     p->dropout = dropout_rule(a);
     p->alpha = alpha_of(a);
     if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
@@ -458,6 +522,7 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
                                   const attn_attention_grads *g) {
     attn_status s;
     const int64_t scores[] = { p->batch, p->heads, p->q_len, p->kv_len }, weight[] = { p->heads, p->dim };
+    const int64_t heads[] = { p->entries, p->heads };
     if ((s = check_dout(p, g))) return s;
     *grads = (attn_attention_plan_grads){ .dout = g->dout };
     if (attn_present(&g->dlse)) grads->dlse = g->dlse;
@@ -465,8 +530,8 @@ static attn_status plan_gradients(const attn_attention_plan *p, attn_attention_p
         (s = plan_beside_input("dk", &g->dk, &a->k, true, &grads->dk)) ||
         (s = plan_beside_input("dv", &g->dv, &a->v, true, &grads->dv)) ||
         (s = plan_summed_gradient("dbias", &g->dbias, "bias", &a->bias, 4, scores, &grads->dbias)) ||
-        (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, scores, &grads->dalibi)) ||
-        (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, scores, &grads->dsinks)) ||
+        (s = plan_summed_gradient("dalibi", &g->dalibi, "alibi", &a->alibi, 2, heads, &grads->dalibi)) ||
+        (s = plan_summed_gradient("dsinks", &g->dsinks, "sink", &a->sinks, 2, heads, &grads->dsinks)) ||
         (s = plan_dalpha(p, &g->dalpha, &grads->dalpha)))
         return s;
     if ((s = plan_summed_gradient("dscore_weight", &g->dscore_weight, "score_weight", &a->score_weight, 2, weight,

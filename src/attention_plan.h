@@ -11,15 +11,20 @@
 
 typedef struct attn_attention_plan {
     int64_t batch, heads, k_heads, v_heads, q_len, kv_len, dim, v_dim;
+    /* Sequences: `batch`, but of a packed batch, whose `batch` is 1 and whose lengths are those of all its sequences in a row.
+     * Numbered from first_entry on, which is above 0 in a call that is one sequence of a packed batch. */
+    int64_t entries, first_entry;
     int64_t k_group, v_group; /* query heads per key head and per value head: head h reads key head h / k_group */
 
     attn_tensor q, k, v;                       /* [batch, heads | k_heads | v_heads, length, dim | v_dim]; one float dtype */
     attn_tensor out;                           /* [batch, heads, q_len, v_dim], q's dtype or f32; the backward may lack it */
     attn_tensor mask, bias;                    /* optional, seen as [batch, heads, q_len, kv_len]: stride 0 where they repeat */
-    attn_tensor alibi;                         /* optional, seen as [batch, heads] */
+    attn_tensor alibi;                         /* optional, seen as [entries, heads] */
     attn_tensor score_weight;                  /* with ATTN_ADDITIVE, seen as [heads, dim] */
     attn_tensor sinks;                         /* optional [heads] */
-    attn_tensor q_lengths, kv_lengths, offset; /* optional, each seen as [batch]; values are in range */
+    attn_tensor q_lengths, kv_lengths, offset; /* optional, each seen as [entries]; values are in range */
+    attn_tensor q_starts, kv_starts;           /* of a packed batch [entries + 1], both or none */
+    bool starts_known;                         /* they can be read: it is no question */
 
     int32_t score, weighting;
     bool top_left;         /* the offset is 0 */
@@ -44,7 +49,7 @@ typedef struct attn_attention_plan_grads {
     attn_tensor dlse;          /* optional [batch, heads, q_len] */
     attn_tensor dq, dk, dv;    /* each optional, shaped as its input */
     attn_tensor dbias;         /* optional, rank 4, each extent that of [batch, heads, q_len, kv_len] or 1 */
-    attn_tensor dalibi;        /* optional [batch | 1, heads | 1] */
+    attn_tensor dalibi;        /* optional [entries | 1, heads | 1] */
     attn_tensor dsinks;        /* the same */
     attn_tensor dalpha;        /* optional [1] */
     attn_tensor dscore_weight; /* optional [heads | 1, dim] */

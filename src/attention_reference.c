@@ -52,7 +52,7 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .softcap = p->softcap,
         .has_alibi = p->alibi.rank != 0,
         .dropout = p->dropout,
-        .b = b,
+        .b = p->first_entry + b,
         .h = h,
         .lse = vector_of(&p->lse, b, h),
         .entropy = vector_of(&p->entropy, b, h),

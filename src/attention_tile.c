@@ -262,8 +262,13 @@ static void read_bias(const attn_head *head, const attn_query_block *x, int64_t 
 /* ---- dropout --------------------------------------------------------------------------------------------- */
 
 void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys) {
-    head->kernels->keep(&(attn_keep_tile){
-        .rule = &head->p->dropout, .b = head->b, .h = head->h, .i0 = x->i0, .j0 = j0, .n_keys = n_keys, .keep = head->m.keep });
+    head->kernels->keep(&(attn_keep_tile){ .rule = &head->p->dropout,
+                                           .b = head->p->first_entry + head->b,
+                                           .h = head->h,
+                                           .i0 = x->i0,
+                                           .j0 = j0,
+                                           .n_keys = n_keys,
+                                           .keep = head->m.keep });
 }
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */

@@ -288,7 +288,12 @@ typedef struct attn_see {
 /* out = weighting(scores masked) v. Zero in every optional field is its default.
  * Grouped heads: k_heads and v_heads each divide heads; query head h reads key head h / (heads / k_heads), value head likewise.
  * q, k and v share one float dtype (mixtures: not built yet); dim and v_dim are at least 1, any length may be 0. Lengths, offsets
- * and positions reach to 2^52. Shapes that disagree are ATTN_BAD_SHAPE, other dtypes ATTN_BAD_ARGUMENT. */
+ * and positions reach to 2^52. Shapes that disagree are ATTN_BAD_SHAPE, other dtypes ATTN_BAD_ARGUMENT.
+ * Packed batches: with q_starts, sequences of any lengths stand one behind the other along the length of a batch of 1, without
+ * padding: sequence b has rows q_starts[b] .. q_starts[b+1] - 1 of q and out, keys kv_starts[b] .. kv_starts[b+1] - 1 of k and v, and
+ * attends within itself; its positions begin at 0, and it is batch entry b of offset, alibi and dropout. Starts begin with 0, never
+ * fall, and end with the total. What is seen and gradients are packed alike. Every sequence has the bits that it has alone. Beside
+ * lengths: an error; with a mask, a bias or whole weights or scores: not built yet. */
 typedef struct attn_attention_args {
     uint32_t    flags;          /* ATTN_SCALE_SET: scale counts even when it is 0. ATTN_WINDOW: window counts */
     int32_t     score;          /* ATTN_DOT, ... */
@@ -315,7 +320,8 @@ typedef struct attn_attention_args {
                                 /* is below round(dropout * 2^32); the key is seed, or with an offset other than 0 the first */
                                 /* two words of counter (offset, 0) under it */
     attn_see    see;            /* all optional */
-    uint64_t    reserved[64];   /* zero, or ATTN_UNSUPPORTED */
+    attn_tensor q_starts, kv_starts; /* optional I32/I64 [sequences + 1]: a packed batch, see below. kv_starts' default: q_starts */
+    uint64_t    reserved[36];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_args;
 
 typedef struct attn_attention_grads {

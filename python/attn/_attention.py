@@ -92,6 +92,8 @@ def attention(
     alpha=None,
     dropout=0.0,
     seed=0,
+    q_starts=None,
+    kv_starts=None,
     see=(),
     top_k=0,
     scores_stage="weighted",
@@ -116,6 +118,10 @@ def attention(
     weighting     "softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2" or "hardmax"
     alpha         of "entmax", from 1 on; default 1.5
     dropout       probability that a weight is dropped; survivors are scaled by 1 / (1 - dropout). seed: 0 to 2**64 - 1
+    q_starts, kv_starts  integers [sequences + 1], from 0 to the total: a packed batch, q [total, heads, dim], k and v likewise.
+                  Sequence b has rows q_starts[b] : q_starts[b + 1] and keys kv_starts[b] : kv_starts[b + 1] (default: as
+                  q_starts) and attends within itself, without padding; it is batch entry b of offset, alibi and dropout. Out,
+                  what is seen and gradients lie the same way, [total, heads, ...]
     see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, which stays as it is
     top_k         of "top": how many keys
     scores_stage  of "scores": "weighted" (as they enter the weighting, masked ones -inf), "capped" (after the softcap), "raw"
@@ -148,6 +154,8 @@ def attention(
         alpha,
         dropout,
         seed,
+        q_starts,
+        kv_starts,
         bits,
         top_k,
         scores_stage,
@@ -179,6 +187,8 @@ def attention_backward(
     alpha=None,
     dropout=0.0,
     seed=0,
+    q_starts=None,
+    kv_starts=None,
     out=None,
     lse=None,
     dlse=None,
@@ -216,6 +226,8 @@ def attention_backward(
             alpha,
             dropout,
             seed,
+            q_starts,
+            kv_starts,
             out,
             lse,
             dlse,
@@ -247,6 +259,8 @@ def attention_jvp(
     alpha=None,
     dropout=0.0,
     seed=0,
+    q_starts=None,
+    kv_starts=None,
     dq=None,
     dk=None,
     dv=None,
@@ -288,6 +302,8 @@ def attention_jvp(
             alpha,
             dropout,
             seed,
+            q_starts,
+            kv_starts,
             dq,
             dk,
             dv,
@@ -319,6 +335,8 @@ def attention_double_backward(
     alpha=None,
     dropout=0.0,
     seed=0,
+    q_starts=None,
+    kv_starts=None,
     dlse=None,
     ddq=None,
     ddk=None,
@@ -365,6 +383,8 @@ def attention_double_backward(
             alpha,
             dropout,
             seed,
+            q_starts,
+            kv_starts,
             dlse,
             ddq,
             ddk,

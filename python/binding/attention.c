@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention in Python. Arrays of rank 2 and 3 are seen as [1, 1, ...] and [1, ...], and so are the outputs made for them. */
+/* Attention in Python. Arrays of rank 2 and 3 are seen as [1, 1, ...] and [1, ...], packed ones [total, heads, ...] as [1, heads,
+ * total, ...], and so are the outputs made for them. */
 #include "binding.h"
 
 #include <string.h>
@@ -28,6 +29,8 @@ enum {
     ALPHA,
     DROPOUT,
     SEED,
+    Q_STARTS,
+    KV_STARTS,
     N_SHARED
 };
 
@@ -91,21 +94,45 @@ static void lift(attn_tensor *t, int32_t rank) {
     t->rank = rank;
 }
 
-static bool same_rank(const char *name, const attn_tensor *t, int32_t rank) {
-    if (t->rank == rank) return true;
-    return PyErr_Format(PyExc_ValueError, "%s has %d axes, q has %d", name, (int)t->rank, (int)rank), false;
+/* How the arrays of a call lie: q's axes, and whether they are those of a packed batch. */
+typedef struct layout {
+    int32_t rank;
+    bool packed;
+} layout;
+
+/* An array of the caller's with all of its `full` axes: [batch, heads, length, ...]. */
+static void view_whole(attn_tensor *t, int32_t full, layout l) {
+    if (l.packed) {
+        int64_t length = t->shape[0], stride = t->stride[0];
+        t->shape[0] = t->shape[1];
+        t->stride[0] = t->stride[1];
+        t->shape[1] = length;
+        t->stride[1] = stride;
+    }
+    lift(t, full);
 }
 
-/* Reads what is shared; *rank is q's, and q, k and v are of rank 4 afterwards. */
-static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, int32_t *rank) {
+static bool same_rank(const char *name, const attn_tensor *t, layout l) {
+    if (t->rank == l.rank) return true;
+    return PyErr_Format(PyExc_ValueError, "%s has %d axes, q has %d", name, (int)t->rank, (int)l.rank), false;
+}
+
+static bool read_layout(const attn_attention_args *a, bool packed, layout *l) {
+    *l = (layout){ .rank = a->q.rank, .packed = packed };
+    if (packed && l->rank != 3)
+        return PyErr_Format(PyExc_ValueError, "q has %d axes: with q_starts it is [total, heads, dim]", (int)l->rank), false;
+    if (l->rank < 2 || l->rank > 4)
+        return PyErr_Format(PyExc_ValueError, "q has %d axes: it is [batch, heads, length, dim], without batch or without both",
+                            (int)l->rank),
+               false;
+    return same_rank("k", &a->k, *l) && same_rank("v", &a->v, *l);
+}
+
+/* Reads what is shared; q, k and v are of rank 4 afterwards. */
+static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, layout *l) {
     if (!call_floats(c, "q", args[Q], &a->q) || !call_floats(c, "k", args[K], &a->k) || !call_floats(c, "v", args[V], &a->v))
         return false;
-    *rank = a->q.rank;
-    if (*rank < 2 || *rank > 4)
-        return PyErr_Format(PyExc_ValueError, "q has %d axes: it is [batch, heads, length, dim], without batch or without both",
-                            (int)*rank),
-               false;
-    if (!same_rank("k", &a->k, *rank) || !same_rank("v", &a->v, *rank) || !read_choice("score", args[SCORE], scores, &a->score) ||
+    if (!read_layout(a, args[Q_STARTS] != Py_None, l) || !read_choice("score", args[SCORE], scores, &a->score) ||
         !call_optional(c, "score_weight", args[SCORE_WEIGHT], &a->score_weight) || !read_scale(args[SCALE], a) ||
         !read_number("softcap", args[SOFTCAP], &a->softcap) || !read_causal(args[CAUSAL], &a->causal) ||
         !call_integers(c, "offset", args[OFFSET], &a->offset) || !read_window(args[WINDOW], a) ||
@@ -113,19 +140,22 @@ static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, 
         !call_optional(c, "alibi", args[ALIBI], &a->alibi) || !call_integers(c, "q_lengths", args[Q_LENGTHS], &a->q_lengths) ||
         !call_integers(c, "kv_lengths", args[KV_LENGTHS], &a->kv_lengths) || !call_optional(c, "sinks", args[SINKS], &a->sinks) ||
         !read_choice("weighting", args[WEIGHTING], weightings, &a->weighting) || !read_alpha(args[ALPHA], a) ||
-        !read_number("dropout", args[DROPOUT], &a->dropout) || !read_seed("seed", args[SEED], &a->seed))
+        !read_number("dropout", args[DROPOUT], &a->dropout) || !read_seed("seed", args[SEED], &a->seed) ||
+        !call_integers(c, "q_starts", args[Q_STARTS], &a->q_starts) ||
+        !call_integers(c, "kv_starts", args[KV_STARTS], &a->kv_starts))
         return false;
-    lift(&a->q, 4);
-    lift(&a->k, 4);
-    lift(&a->v, 4);
+    view_whole(&a->q, 4, *l);
+    view_whole(&a->k, 4, *l);
+    view_whole(&a->v, 4, *l);
     return true;
 }
 
-/* A new output of `full` axes, without those that q lacks (batch and heads are the first two). */
-static bool new_output(call *c, int32_t dtype, int32_t full, const int64_t *shape, int32_t rank, result *r, attn_tensor *t) {
-    int32_t missing = 4 - rank;
-    if (!call_output(c, dtype, full - missing, shape + missing, r, t)) return false;
-    lift(t, full);
+/* A new output of `full` axes, laid out as q: without axes that q lacks (batch and heads are the first two). */
+static bool new_output(call *c, int32_t dtype, int32_t full, const int64_t *shape, layout l, result *r, attn_tensor *t) {
+    int32_t missing = 4 - l.rank;
+    const int64_t packed[] = { shape[2], shape[1], full > 3 ? shape[3] : 1 };
+    if (!call_output(c, dtype, full - missing, l.packed ? packed : shape + missing, r, t)) return false;
+    view_whole(t, full, l);
     return true;
 }
 
@@ -138,7 +168,7 @@ enum { LSE, ENTROPY, RECEIVED, WEIGHTS, SCORES, TOP, N_ASKED };
 enum { SEE = N_SHARED, TOP_K, SCORES_STAGE, OUT, N_FORWARD };
 enum { R_OUT, R_LSE, R_ENTROPY, R_RECEIVED, R_WEIGHTS, R_SCORES, R_TOP_INDEX, R_TOP_WEIGHT, N_RESULTS };
 
-static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top_k, int32_t rank, result *r) {
+static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top_k, layout l, result *r) {
     const int64_t *q = a->q.shape, kv_len = a->k.shape[2];
     const int64_t map[] = { q[0], q[1], q[2], kv_len }, keys[] = { q[0], q[1], kv_len }, top[] = { q[0], q[1], q[2], top_k };
     int32_t dtype = seen_dtype(a);
@@ -149,16 +179,16 @@ static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top
                                       : "see names 'top', and top_k is %lld: it is the number of keys to see",
                             (long long)top_k),
                false;
-    return (!(asked >> LSE & 1) || new_output(c, dtype, 3, map, rank, &r[R_LSE], &see->lse)) &&
-           (!(asked >> ENTROPY & 1) || new_output(c, dtype, 3, map, rank, &r[R_ENTROPY], &see->entropy)) &&
-           (!(asked >> RECEIVED & 1) || new_output(c, dtype, 3, keys, rank, &r[R_RECEIVED], &see->received)) &&
-           (!(asked >> WEIGHTS & 1) || new_output(c, dtype, 4, map, rank, &r[R_WEIGHTS], &see->weights)) &&
-           (!(asked >> SCORES & 1) || new_output(c, dtype, 4, map, rank, &r[R_SCORES], &see->scores)) &&
-           (!(asked >> TOP & 1) || (new_output(c, ATTN_I32, 4, top, rank, &r[R_TOP_INDEX], &see->top_index) &&
-                                    new_output(c, dtype, 4, top, rank, &r[R_TOP_WEIGHT], &see->top_weight)));
+    return (!(asked >> LSE & 1) || new_output(c, dtype, 3, map, l, &r[R_LSE], &see->lse)) &&
+           (!(asked >> ENTROPY & 1) || new_output(c, dtype, 3, map, l, &r[R_ENTROPY], &see->entropy)) &&
+           (!(asked >> RECEIVED & 1) || new_output(c, dtype, 3, keys, l, &r[R_RECEIVED], &see->received)) &&
+           (!(asked >> WEIGHTS & 1) || new_output(c, dtype, 4, map, l, &r[R_WEIGHTS], &see->weights)) &&
+           (!(asked >> SCORES & 1) || new_output(c, dtype, 4, map, l, &r[R_SCORES], &see->scores)) &&
+           (!(asked >> TOP & 1) || (new_output(c, ATTN_I32, 4, top, l, &r[R_TOP_INDEX], &see->top_index) &&
+                                    new_output(c, dtype, 4, top, l, &r[R_TOP_WEIGHT], &see->top_weight)));
 }
 
-static bool given_out(call *c, attn_attention_args *a, PyObject *out, int32_t rank) {
+static bool given_out(call *c, attn_attention_args *a, PyObject *out, layout l) {
     const struct {
         const char *name;
         const attn_tensor *t;
@@ -172,9 +202,11 @@ static bool given_out(call *c, attn_attention_args *a, PyObject *out, int32_t ra
                    { "alibi", &a->alibi },
                    { "q_lengths", &a->q_lengths },
                    { "kv_lengths", &a->kv_lengths },
-                   { "sinks", &a->sinks } };
-    if (!call_given_output(c, "out", out, &a->out) || !same_rank("out", &a->out, rank)) return false;
-    lift(&a->out, 4);
+                   { "sinks", &a->sinks },
+                   { "q_starts", &a->q_starts },
+                   { "kv_starts", &a->kv_starts } };
+    if (!call_given_output(c, "out", out, &a->out) || !same_rank("out", &a->out, l)) return false;
+    view_whole(&a->out, 4, l);
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
         if (!call_check_apart(c, "out", &a->out, inputs[i].name, inputs[i].t, false)) return false;
     return true;
@@ -195,17 +227,17 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     attn_attention_args a = { 0 };
     result r[N_RESULTS] = { { 0 } };
     int64_t asked, top_k;
-    int32_t rank;
+    layout l = { 0 };
     PyObject *all = NULL;
     if (!count_arguments(n, N_FORWARD)) return NULL;
     bool given = args[OUT] != Py_None;
-    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) && read_integer("see", args[SEE], &asked) &&
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) && read_integer("see", args[SEE], &asked) &&
               read_integer("top_k", args[TOP_K], &top_k) &&
               read_choice("scores_stage", args[SCORES_STAGE], stages, &a.see.scores_stage) &&
-              new_seen(&c, &a, asked, top_k, rank, r);
+              new_seen(&c, &a, asked, top_k, l, r);
     if (ok) {
         const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
-        ok = given ? given_out(&c, &a, args[OUT], rank) : new_output(&c, a.q.dtype, 4, shape, rank, &r[R_OUT], &a.out);
+        ok = given ? given_out(&c, &a, args[OUT], l) : new_output(&c, a.q.dtype, 4, shape, l, &r[R_OUT], &a.out);
     }
     if (ok) COMPUTE(c, ok, attn_attention(&a, exec));
     if (ok) all = asked ? all_results(&c, r, N_RESULTS) : given ? Py_NewRef(args[OUT]) : call_result(&c, &r[R_OUT]);
@@ -226,13 +258,12 @@ static bool new_gradient(call *c, const attn_tensor *input, result *r, attn_tens
     return absent || call_output(c, input->dtype, input->rank, input->shape, r, t);
 }
 
-/* Gradients are those of the inputs that are there, as far as they are wanted. `rank` is q's. */
-static bool new_gradients(call *c, const attn_attention_args *a, attn_attention_grads *g, int64_t wanted, int32_t rank,
-                          result *r) {
+/* Gradients are those of the inputs that are there, as far as they are wanted. `l` is how q lies. */
+static bool new_gradients(call *c, const attn_attention_args *a, attn_attention_grads *g, int64_t wanted, layout l, result *r) {
     bool alpha = a->weighting == ATTN_WEIGHT_ENTMAX;
-    return (!(wanted >> DQ & 1) || new_output(c, a->q.dtype, 4, a->q.shape, rank, &r[DQ], &g->dq)) &&
-           (!(wanted >> DK & 1) || new_output(c, a->k.dtype, 4, a->k.shape, rank, &r[DK], &g->dk)) &&
-           (!(wanted >> DV & 1) || new_output(c, a->v.dtype, 4, a->v.shape, rank, &r[DV], &g->dv)) &&
+    return (!(wanted >> DQ & 1) || new_output(c, a->q.dtype, 4, a->q.shape, l, &r[DQ], &g->dq)) &&
+           (!(wanted >> DK & 1) || new_output(c, a->k.dtype, 4, a->k.shape, l, &r[DK], &g->dk)) &&
+           (!(wanted >> DV & 1) || new_output(c, a->v.dtype, 4, a->v.shape, l, &r[DV], &g->dv)) &&
            (!(wanted >> DBIAS & 1) || new_gradient(c, &a->bias, &r[DBIAS], &g->dbias)) &&
            (!(wanted >> DSINKS & 1) || new_gradient(c, &a->sinks, &r[DSINKS], &g->dsinks)) &&
            (!(wanted >> DALIBI & 1) || new_gradient(c, &a->alibi, &r[DALIBI], &g->dalibi)) &&
@@ -241,13 +272,13 @@ static bool new_gradients(call *c, const attn_attention_args *a, attn_attention_
 }
 
 /* An optional input beside q of `full` axes, less those that q lacks. */
-static bool read_beside(call *c, const char *name, PyObject *o, int32_t full, int32_t rank, attn_tensor *t) {
+static bool read_beside(call *c, const char *name, PyObject *o, int32_t full, layout l, attn_tensor *t) {
     if (o == Py_None) return true;
     if (!call_input(c, name, o, t)) return false;
-    int32_t own = full - (4 - rank);
+    int32_t own = full - (4 - l.rank);
     if (t->rank != own)
         return PyErr_Format(PyExc_ValueError, "%s has %d axes, here it has %d", name, (int)t->rank, (int)own), false;
-    lift(t, full);
+    view_whole(t, full, l);
     return true;
 }
 
@@ -257,14 +288,14 @@ PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t
     attn_attention_grads g = { 0 };
     result r[N_GRADS] = { { 0 } };
     int64_t wanted;
-    int32_t rank;
+    layout l = { 0 };
     PyObject *all = NULL;
     if (!count_arguments(n, N_BACKWARD)) return NULL;
-    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
-              read_beside(&c, "dout", args[B_DOUT], 4, rank, &g.dout) && read_beside(&c, "out", args[B_OUT], 4, rank, &a.out) &&
-              read_beside(&c, "lse", args[B_LSE], 3, rank, &a.see.lse) &&
-              read_beside(&c, "dlse", args[B_DLSE], 3, rank, &g.dlse) && read_integer("wanted", args[B_WANTED], &wanted);
-    ok = ok && new_gradients(&c, &a, &g, wanted, rank, r);
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) &&
+              read_beside(&c, "dout", args[B_DOUT], 4, l, &g.dout) && read_beside(&c, "out", args[B_OUT], 4, l, &a.out) &&
+              read_beside(&c, "lse", args[B_LSE], 3, l, &a.see.lse) && read_beside(&c, "dlse", args[B_DLSE], 3, l, &g.dlse) &&
+              read_integer("wanted", args[B_WANTED], &wanted);
+    ok = ok && new_gradients(&c, &a, &g, wanted, l, r);
     if (ok) COMPUTE(c, ok, attn_attention_backward(&a, &g, exec));
     if (ok) all = all_results(&c, r, N_GRADS);
     for (int i = 0; i < N_GRADS; i++) result_drop(&r[i]);
@@ -282,18 +313,18 @@ PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     attn_attention_args a = { 0 };
     attn_attention_tangents t = { 0 };
     result r[N_TANGENTS] = { { 0 } };
-    int32_t rank;
+    layout l = { 0 };
     PyObject *all = NULL;
     if (!count_arguments(n, N_JVP)) return NULL;
-    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
-              read_beside(&c, "dq", args[T_DQ], 4, rank, &t.dq) && read_beside(&c, "dk", args[T_DK], 4, rank, &t.dk) &&
-              read_beside(&c, "dv", args[T_DV], 4, rank, &t.dv) && call_optional(&c, "dbias", args[T_DBIAS], &t.dbias);
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) &&
+              read_beside(&c, "dq", args[T_DQ], 4, l, &t.dq) && read_beside(&c, "dk", args[T_DK], 4, l, &t.dk) &&
+              read_beside(&c, "dv", args[T_DV], 4, l, &t.dv) && call_optional(&c, "dbias", args[T_DBIAS], &t.dbias);
     if (ok) {
         const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
-        ok = new_output(&c, a.q.dtype, 4, shape, rank, &r[T_OUT], &a.out) &&
-             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[T_LSE], &a.see.lse) &&
-             new_output(&c, a.q.dtype, 4, shape, rank, &r[T_DOUT], &t.dout) &&
-             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[T_DLSE], &t.dlse);
+        ok = new_output(&c, a.q.dtype, 4, shape, l, &r[T_OUT], &a.out) &&
+             new_output(&c, seen_dtype(&a), 3, shape, l, &r[T_LSE], &a.see.lse) &&
+             new_output(&c, a.q.dtype, 4, shape, l, &r[T_DOUT], &t.dout) &&
+             new_output(&c, seen_dtype(&a), 3, shape, l, &r[T_DLSE], &t.dlse);
     }
     if (a.weighting != ATTN_WEIGHT_SOFTMAX) a.see.lse = (attn_tensor){ 0 }; /* what is refused is the weighting, not this */
     if (ok) COMPUTE(c, ok, attn_attention_jvp(&a, &t, exec));
@@ -313,20 +344,20 @@ PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_
     attn_attention_args a = { 0 };
     attn_attention_double_grads g = { 0 };
     result r[N_SECOND] = { { 0 } };
-    int32_t rank;
+    layout l = { 0 };
     PyObject *all = NULL;
     if (!count_arguments(n, N_DOUBLE)) return NULL;
-    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) &&
-              read_beside(&c, "dout", args[D_DOUT], 4, rank, &g.dout) &&
-              read_beside(&c, "dlse", args[D_DLSE], 3, rank, &g.dlse) && read_beside(&c, "ddq", args[D_DDQ], 4, rank, &g.ddq) &&
-              read_beside(&c, "ddk", args[D_DDK], 4, rank, &g.ddk) && read_beside(&c, "ddv", args[D_DDV], 4, rank, &g.ddv);
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) &&
+              read_beside(&c, "dout", args[D_DOUT], 4, l, &g.dout) && read_beside(&c, "dlse", args[D_DLSE], 3, l, &g.dlse) &&
+              read_beside(&c, "ddq", args[D_DDQ], 4, l, &g.ddq) && read_beside(&c, "ddk", args[D_DDK], 4, l, &g.ddk) &&
+              read_beside(&c, "ddv", args[D_DDV], 4, l, &g.ddv);
     if (ok) {
         const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
-        ok = new_output(&c, a.q.dtype, 4, a.q.shape, rank, &r[D_DQ], &g.dq) &&
-             new_output(&c, a.q.dtype, 4, a.k.shape, rank, &r[D_DK], &g.dk) &&
-             new_output(&c, a.q.dtype, 4, a.v.shape, rank, &r[D_DV], &g.dv) &&
-             new_output(&c, a.q.dtype, 4, shape, rank, &r[D_DDOUT], &g.ddout) &&
-             new_output(&c, seen_dtype(&a), 3, shape, rank, &r[D_DDLSE], &g.ddlse);
+        ok = new_output(&c, a.q.dtype, 4, a.q.shape, l, &r[D_DQ], &g.dq) &&
+             new_output(&c, a.q.dtype, 4, a.k.shape, l, &r[D_DK], &g.dk) &&
+             new_output(&c, a.q.dtype, 4, a.v.shape, l, &r[D_DV], &g.dv) &&
+             new_output(&c, a.q.dtype, 4, shape, l, &r[D_DDOUT], &g.ddout) &&
+             new_output(&c, seen_dtype(&a), 3, shape, l, &r[D_DDLSE], &g.ddlse);
     }
     if (ok) COMPUTE(c, ok, attn_attention_double_backward(&a, &g, exec));
     if (ok) all = all_results(&c, r, N_SECOND);

@@ -105,6 +105,34 @@ class Output(AttendTest):
         self.check(q, k, v, kv_lengths=kv_lengths, q_lengths=q_lengths, causal=True, see=("lse", "entropy", "received"))
         self.check(q[0], k[0], v[0], kv_lengths=np.array(4))
 
+    def test_a_packed_batch_is_its_sequences_one_by_one(self):
+        q_starts, kv_starts = np.array([0, 3, 3, 10], "i4"), np.array([0, 4, 9, 20])
+        q, dout = self.normal(10, 4, 6), self.normal(10, 4, 5)
+        k, v = self.normal(20, 2, 6), self.normal(20, 2, 5)
+        options = {"causal": True, "q_starts": q_starts, "kv_starts": kv_starts, "dout": dout}
+        outputs = ["-o", "out.npy", "--dq", "dq.npy", "--dk", "dk.npy", "--lse", "lse.npy", "--received", "received.npy"]
+        self.good(*self.words(q, k, v, options), *outputs)
+        packed = [self.load(name) for name in outputs if name.endswith(".npy")]
+        for b in range(3):
+            rows, keys = slice(q_starts[b], q_starts[b + 1]), slice(kv_starts[b], kv_starts[b + 1])
+            one = [np.ascontiguousarray(t.swapaxes(0, 1)) for t in (q[rows], k[keys], v[keys], dout[rows])]
+            self.good(*self.words(*one[:3], {"causal": True, "dout": one[3]}), *outputs)
+            alone = [self.load(name) for name in outputs if name.endswith(".npy")]
+            for whole, own, part in zip(packed, alone, (rows, rows, keys, rows, keys)):
+                np.testing.assert_array_equal(whole[part], own.swapaxes(0, 1))
+
+    def test_wrong_starts_are_wrong_data(self):
+        q, k, v = self.normal(4, 2, 6), self.normal(4, 2, 6), self.normal(4, 2, 5)
+        for starts, says in (
+            ([0, 3, 2, 4], "entry 2 is 2; it is below the one before"),
+            ([1, 4], "entry 0 is 1; the first sequence begins at 0"),
+            ([0, 3], "the last entry is 3; it is where the last sequence ends, here 4"),
+        ):
+            self.bad(3, *self.words(q, k, v, {"q_starts": np.array(starts)}), "-o", "out.npy", says=says)
+        words = self.words(q[0], k[0], v[0], {"q_starts": np.array([0, 2])})
+        self.bad(3, *words, says="beside --q-starts it needs [total, heads, dim]")
+        self.bad(2, *self.words(q, k, v, {"kv_starts": np.array([0, 4])}), says="--kv-starts needs --q-starts")
+
     def test_masks_broadcast_and_hide_nan(self):
         q, k, v = self.normal(2, 3, 5, 8), self.normal(2, 3, 7, 8), self.normal(2, 3, 7, 8)
         for shape in ((7,), (5, 7), (3, 5, 1), (2, 1, 5, 7), (2, 3, 1, 7)):

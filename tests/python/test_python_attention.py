@@ -86,6 +86,41 @@ class Attention(unittest.TestCase):
             attn.attention(*one, kv_lengths=3, q_lengths=np.int64(4)), attn.attention(*one, kv_lengths=[3], q_lengths=[4])
         )
 
+    def test_a_packed_batch_is_its_sequences_one_by_one(self):
+        rng = np.random.default_rng(8)
+        q_starts, kv_starts = [0, 3, 3, 10], np.array([0, 4, 9, 20], "i4")
+        q, dout = rng.standard_normal((10, 4, 6)), rng.standard_normal((10, 4, 5))
+        k, v = rng.standard_normal((20, 2, 6)), rng.standard_normal((20, 2, 5))
+        sinks, alibi = rng.standard_normal(4), rng.random((3, 4))
+        names = ("lse", "entropy", "received", "top")
+        options = {"causal": True, "sinks": sinks, "q_starts": q_starts, "kv_starts": kv_starts}
+        out, seen = attn.attention(q, k, v, see=names, top_k=2, alibi=alibi, **options)
+        grads = attn.attention_backward(dout, q, k, v, out=out, lse=seen.lse, alibi=alibi, **options)
+        self.assertEqual((out.shape, seen.lse.shape, seen.received.shape), ((10, 4, 5), (10, 4), (20, 4)))
+        self.assertEqual((grads.dk.shape, grads.dalibi.shape), ((20, 2, 6), (3, 4)))
+        dsinks = 0
+        for b in range(3):
+            rows, keys = slice(q_starts[b], q_starts[b + 1]), slice(kv_starts[b], kv_starts[b + 1])
+            one = [t.swapaxes(0, 1) for t in (q[rows], k[keys], v[keys])]
+            alone = {"causal": True, "sinks": sinks, "alibi": alibi[b]}
+            expected, saw = attn.attention(*one, see=names, top_k=2, **alone)
+            np.testing.assert_array_equal(out[rows], expected.swapaxes(0, 1))
+            for name in ("lse", "entropy", "top_index", "top_weight"):
+                np.testing.assert_array_equal(getattr(seen, name)[rows], getattr(saw, name).swapaxes(0, 1))
+            np.testing.assert_array_equal(seen.received[keys], saw.received.swapaxes(0, 1))
+            back = attn.attention_backward(dout[rows].swapaxes(0, 1), *one, out=expected, lse=saw.lse, **alone)
+            np.testing.assert_array_equal(grads.dq[rows], back.dq.swapaxes(0, 1))
+            np.testing.assert_array_equal(grads.dk[keys], back.dk.swapaxes(0, 1))
+            np.testing.assert_array_equal(grads.dalibi[b], back.dalibi)
+            dsinks += back.dsinks
+        np.testing.assert_allclose(grads.dsinks, dsinks, rtol=1e-13)
+
+    def test_refusals_of_packed_batches(self):
+        packed = [t[0].swapaxes(0, 1) for t in (self.q, self.k, self.v)]
+        self.refused(ValueError, "q has 4 axes: with q_starts it is [total, heads, dim]", q_starts=[0, 2])
+        self.refused(ValueError, "kv_starts is given without q_starts", *packed, kv_starts=[0, 2])
+        self.refused(ValueError, "q_starts[1] is 2: the last is the total, here 4", *packed, q_starts=[0, 2], kv_starts=[0, 6])
+
     def test_stages_of_scores(self):
         raw = self.q.astype("f8") @ self.k.swapaxes(2, 3) / 8**0.5
         for stage, expected in (("raw", raw), ("capped", 2 * np.tanh(raw / 2)), ("weighted", 2 * np.tanh(raw / 2) + 1)):

@@ -18,7 +18,8 @@ BACK = "(dy, y, axis=-1, *, scale=1.0)"
 JVP = "(dx, y, axis=-1, *, scale=1.0)"
 OPTIONS = (
     "score='dot', score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None, bias=None, "
-    "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0"
+    "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0, "
+    "q_starts=None, kv_starts=None"
 )
 LOSS = "ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction='mean', grad=False)"
 ROPE = "({}, cos, sin, positions=None, *, interleaved=False, rotary_dim=0, heads=0)"
