@@ -118,7 +118,7 @@ class Attention(unittest.TestCase):
     def test_refusals_of_packed_batches(self):
         packed = [t[0].swapaxes(0, 1) for t in (self.q, self.k, self.v)]
         self.refused(ValueError, "q has 4 axes: with q_starts it is [total, heads, dim]", q_starts=[0, 2])
-        self.refused(ValueError, "kv_starts is given without q_starts", *packed, kv_starts=[0, 2])
+        self.refused(ValueError, "kv_starts is given without q_starts", kv_starts=[0, 2])
         self.refused(ValueError, "q_starts[1] is 2: the last is the total, here 4", *packed, q_starts=[0, 2], kv_starts=[0, 6])
 
     def test_stages_of_scores(self):
