@@ -10,6 +10,7 @@ program, of the Python package (BUILD/python) and of the build are unittest modu
 those in tests/oracle compare with other libraries and run where these can be imported. Without NumPy what needs it is skipped.
 """
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -47,7 +48,8 @@ def levels(build):
     return names[:-1]
 
 
-def run_program(program, count, level=None):
+def run_program(program, level=None):
+    """Runs one test program; returns (passed, failed, skipped, what to print)."""
     environment = {**os.environ, "CMOCKA_MESSAGE_OUTPUT": "TAP", "ATTN": str(program.parent.parent / "attn")}
     label = program.name
     if level:
@@ -71,14 +73,22 @@ def run_program(program, count, level=None):
                 passed += 1
     if code != 0 and failed == 0:  # crashed, or a sanitizer spoke
         failed = 1
+    said = ""
     if failed or passed + skipped == 0:
         failed = max(failed, 1)
-        print(output, end="")
-        print(f"{label}: exit {code}")
-    print(f"{label:48} {passed:5} passed {failed:3} failed {time.monotonic() - start:7.1f} s", flush=True)
-    count.passed += passed
-    count.failed += failed
-    count.skipped += skipped
+        said = f"{output}{label}: exit {code}\n"
+    said += f"{label:48} {passed:5} passed {failed:3} failed {time.monotonic() - start:7.1f} s"
+    return passed, failed, skipped, said
+
+
+def run_programs(runs, count):
+    """Runs (program, level) pairs, as many side by side as there are cores, and prints in their order."""
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for passed, failed, skipped, said in pool.map(lambda run: run_program(*run), runs):
+            print(said, flush=True)
+            count.passed += passed
+            count.failed += failed
+            count.skipped += skipped
 
 
 class Result(unittest.TextTestResult):
@@ -129,13 +139,9 @@ def main():
     count = Count()
     programs = sorted(p for p in (build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
     below = [] if options.quick else levels(build)
-    for program in programs:
-        if not wanted(program.name, words):
-            continue
-        run_program(program, count)
-        if LEVELLED.match(program.name):
-            for level in below:
-                run_program(program, count, level)
+    programs = [program for program in programs if wanted(program.name, words)]
+    run_programs([(program, level) for program in programs
+                  for level in (None, *(below if LEVELLED.match(program.name) else ()))], count)
     for folder in ("cli",) if options.quick else ("build", "cli", "python", "oracle"):
         run_modules(HERE / folder, build, words, count)
     if count.skipped:
