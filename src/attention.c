@@ -4,15 +4,18 @@
 #include "attention_call.h"
 #include "attention_reference.h"
 
+/* With heads as rows a call needs no more. */
 static attn_need need(const attn_attention_call *c) {
     return attn_blocks_cover(&c->plan) ? attn_blocks_need(&c->plan) : attn_reference_need(&c->plan);
 }
 
 static void run(const attn_attention_call *c, attn_session *session) {
-    if (attn_blocks_cover(&c->plan))
-        attn_blocks_forward(&c->plan, session);
-    else
+    if (attn_blocks_cover(&c->plan)) {
+        attn_attention_plan plan = attn_plan_heads_as_rows(&c->plan);
+        attn_blocks_forward(&plan, session);
+    } else {
         attn_reference_forward(&c->plan, session);
+    }
 }
 
 static const attn_attention_kind forward = { need, run };

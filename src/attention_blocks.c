@@ -58,17 +58,48 @@ static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_
 /* The keys and values that all blocks of a group share. */
 typedef struct key_unit {
     attn_key_range keys;
-    attn_rows k;
+    attn_rows k, v; /* v: rows where they lie for a block of few rows, else groups of columns */
+    bool few;
     attn_finiteness values;
 } key_unit;
+
+static const char *row_at(const attn_head *head, attn_rows rows, int64_t n) {
+    return rows.data + n * rows.row * (int64_t)head->size;
+}
+
+static void mix(const attn_head *head, const running_block *r, const worker *w, const key_unit *u, int64_t skipped,
+                int64_t n_keys, bool skip) {
+    const uint64_t *live = skip ? w->m.live : NULL;
+    if (u->few)
+        head->kernels->mix_few(&(attn_few_mix){ .p = w->m.s,
+                                                .v = row_at(head, u->v, skipped),
+                                                .v_row = u->v.row,
+                                                .n_keys = n_keys,
+                                                .n_rows = r->x.n_rows,
+                                                .v_dim = head->p->v_dim,
+                                                .live = live,
+                                                .accumulate = r->begun,
+                                                .o = r->o });
+    else
+        head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
+                                             .v = u->v.data,
+                                             .n_packed = u->keys.end - u->keys.begin,
+                                             .first = skipped,
+                                             .n_keys = n_keys,
+                                             .v_dim = head->p->v_dim,
+                                             .live = live,
+                                             .accumulate = r->begun,
+                                             .o = r->o });
+}
 
 static void visit(const attn_head *head, running_block *r, worker *w, key_unit *u, attn_key_range keys) {
     const attn_attention_plan *p = head->p;
     int64_t n_keys = keys.end - keys.begin, skipped = keys.begin - u->keys.begin;
-    attn_rows k = { u->k.data + skipped * u->k.row * (int64_t)head->size, u->k.row };
+    attn_rows k = { row_at(head, u->k, skipped), u->k.row };
     attn_tile_kind kind = attn_tile_live(head, &r->x, keys.begin, keys.end);
     if (kind == ATTN_TILE_EMPTY) return;
-    attn_tile_raw(head, &r->x, keys.begin, keys.end, k);
+    attn_rows next = { u->few ? row_at(head, u->v, skipped) : NULL, u->v.row };
+    attn_tile_raw(head, &r->x, keys.begin, keys.end, k, next);
     attn_tile_cap(head, n_keys);
     if (w->t) attn_tangent_scores(head, w->t, &w->tangent, &r->tangent, &r->x, keys.begin, n_keys);
     kind = attn_tile_hide(head, &r->x, keys.begin, keys.end, kind);
@@ -80,18 +111,10 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
         attn_tile_keep(head, &r->x, keys.begin, n_keys);
         head->kernels->multiply(w->m.s, w->m.keep, n_keys);
     }
-    const bool skip = attn_has_to_skip(head, kind, w->m.v, u->keys, &u->values);
-    if (w->t) attn_tangent_mix(head, w->t, &w->tangent, &r->tangent, keys.begin, n_keys, kind, skip);
+    const bool skip = attn_has_to_skip(head, &r->x, n_keys, kind, u->v, u->keys.end - u->keys.begin, &u->values);
+    if (w->t) attn_tangent_mix(head, w->t, &w->tangent, &r->tangent, &r->x, keys.begin, n_keys, kind, skip);
     if (moved && r->begun) head->kernels->rescale(r->o, p->v_dim, w->factor);
-    head->kernels->mix(&(attn_mix_tile){ .p = w->m.s,
-                                         .v = w->m.v,
-                                         .n_packed = u->keys.end - u->keys.begin,
-                                         .first = skipped,
-                                         .n_keys = n_keys,
-                                         .v_dim = p->v_dim,
-                                         .live = skip ? w->m.live : NULL,
-                                         .accumulate = r->begun,
-                                         .o = r->o });
+    mix(head, r, w, u, skipped, n_keys, skip);
     r->begun = true;
 }
 
@@ -140,7 +163,13 @@ static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t b
     }
     if (u.keys.begin >= u.keys.end) return;
     u.k = attn_keys_at(head, u.keys.begin, u.keys.end);
-    attn_pack_values(head, u.keys.begin, u.keys.end);
+    u.few = n_blocks == 1 && !w->t && attn_block_is_few(head, &w->blocks[0].x);
+    if (u.few) {
+        u.v = attn_values_at(head, u.keys.begin, u.keys.end, attn_values_lie_densely(head->p) ? NULL : w->m.v);
+    } else {
+        attn_pack_values(head, u.keys.begin, u.keys.end);
+        u.v = (attn_rows){ w->m.v, head->p->v_dim };
+    }
     if (w->t) attn_tangent_unit_at(head, w->t, &w->tangent, u.keys, u.k);
     for (int i = 0; i < n_blocks; i++) {
         attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);

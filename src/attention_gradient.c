@@ -216,7 +216,7 @@ static attn_tile_kind scores_and_dp(attn_head *head, const attn_gradient_block *
     head->m.s = t.p;
     attn_tile_kind kind = attn_tile_live(head, &block->x, j0, j1);
     if (kind == ATTN_TILE_EMPTY) return kind;
-    attn_tile_raw(head, &block->x, j0, j1, k);
+    attn_tile_raw(head, &block->x, j0, j1, k, (attn_rows){ NULL, 0 });
     attn_tile_cap(head, n_keys);
     if (p->softcap > 0) memcpy(t.capped, t.p, (size_t)(n_keys * head->kernels->q_block) * head->size);
     kind = attn_tile_hide(head, &block->x, j0, j1, kind);

@@ -460,6 +460,32 @@ attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_at
     return plan_call(plan, &with, true, purpose);
 }
 
+/* ---- heads as rows --------------------------------------------------------------------------------------- */
+
+/* [batch, heads, 1, ...] as [batch, heads / group, group, ...]; an absent tensor stays absent. */
+static void split_heads(attn_tensor *t, int64_t group) {
+    if (!t->rank) return;
+    t->shape[1] /= group;
+    t->shape[2] = group;
+    t->stride[2] = t->stride[1];
+    t->stride[1] *= group;
+}
+
+attn_attention_plan attn_plan_heads_as_rows(const attn_attention_plan *plan) {
+    attn_attention_plan p = *plan;
+    const int64_t group = p.k_group;
+    /* what belongs to a head, or is summed over its rows */
+    bool by_head = p.alibi.rank || p.sinks.rank || p.dropout.on || p.received.rank || p.score_weight.rank;
+    if (p.q_len != 1 || group <= 1 || group != p.v_group || by_head) return p;
+    attn_tensor *const all[] = { &p.q,       &p.out,     &p.mask,   &p.bias,      &p.lse,
+                                 &p.entropy, &p.weights, &p.scores, &p.top_index, &p.top_weight };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) split_heads(all[i], group);
+    p.heads = p.k_heads;
+    p.k_group = p.v_group = 1;
+    p.q_len = p.heads_in_rows = group;
+    return p;
+}
+
 /* ---- gradients ------------------------------------------------------------------------------------------- */
 
 static attn_status check_dout(const attn_attention_plan *p, const attn_attention_grads *g) {

@@ -38,6 +38,8 @@ typedef struct attn_attention_plan {
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
     int32_t scores_stage;
     int64_t top_k;
+
+    int64_t heads_in_rows; /* 0, or after attn_plan_heads_as_rows: the rows are so many heads of one query */
 } attn_attention_plan;
 
 struct attn_attention_plan_tangents;
@@ -86,10 +88,16 @@ static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {
     return p->weighting == ATTN_WEIGHT_SIGMOID || p->weighting == ATTN_WEIGHT_RELU2;
 }
 
+/* One query per entry, and heads that share a key head: the same call with those heads as the rows of one, so that they meet a key
+ * together. No bit changes. Anything else stays as it is. */
+attn_attention_plan attn_plan_heads_as_rows(const attn_attention_plan *p);
+
 /* ---- per batch entry ---------------------------------------------------------------------------------- */
 
+/* Of queries, also where their heads are the rows. */
 static inline int64_t attn_plan_q_length(const attn_attention_plan *p, int64_t b) {
-    return p->q_lengths.rank ? attn_int_at(&p->q_lengths, b * p->q_lengths.stride[0]) : p->q_len;
+    if (p->q_lengths.rank) return attn_int_at(&p->q_lengths, b * p->q_lengths.stride[0]);
+    return p->heads_in_rows ? 1 : p->q_len;
 }
 
 static inline int64_t attn_plan_kv_length(const attn_attention_plan *p, int64_t b) {
@@ -109,7 +117,9 @@ static inline double attn_plan_sink(const attn_attention_plan *p, int64_t h) {
 }
 
 static inline attn_sight attn_plan_sight(const attn_attention_plan *p, int64_t b) {
-    return (attn_sight){ .q_length = attn_plan_q_length(p, b),
+    bool one = p->heads_in_rows != 0;
+    return (attn_sight){ .q_length = attn_plan_q_length(p, b) * (one ? p->heads_in_rows : 1),
+                         .one_position = one,
                          .kv_length = attn_plan_kv_length(p, b),
                          .offset = attn_plan_offset(p, b),
                          .left = p->left,

@@ -147,7 +147,7 @@ static void write_tile(const attn_head *head, const attn_query_block *x, const a
 
 /* Scores before the masks, of every row and key: nothing is hidden at these stages. */
 static void see_unmasked_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1) {
-    attn_tile_raw(head, x, j0, j1, attn_keys_at(head, j0, j1));
+    attn_tile_raw(head, x, j0, j1, attn_keys_at(head, j0, j1), (attn_rows){ NULL, 0 });
     if (head->p->scores_stage == ATTN_STAGE_CAPPED) attn_tile_cap(head, j1 - j0);
     write_tile(head, x, &head->p->scores, j0, j1 - j0);
 }

@@ -120,7 +120,8 @@ void attn_tangent_weigh(const attn_head *head, const attn_attention_plan_tangent
 }
 
 void attn_tangent_mix(const attn_head *head, const attn_attention_plan_tangents *t, attn_tangent_unit *unit,
-                      attn_tangent_block *block, int64_t j0, int64_t n_keys, attn_tile_kind kind, bool skip) {
+                      attn_tangent_block *block, const attn_query_block *x, int64_t j0, int64_t n_keys, attn_tile_kind kind,
+                      bool skip) {
     attn_mix_tile mix = { .p = unit->ds,
                           .v = head->m.v,
                           .n_packed = unit->keys.end - unit->keys.begin,
@@ -137,7 +138,9 @@ void attn_tangent_mix(const attn_head *head, const attn_attention_plan_tangents 
     if (!t->dv.rank) return;
     mix.p = head->m.s;
     mix.v = unit->dv;
-    mix.live = attn_has_to_skip(head, kind, unit->dv, unit->keys, &unit->values) ? head->m.live : NULL;
+    const attn_rows values = { unit->dv, head->p->v_dim };
+    skip = attn_has_to_skip(head, x, n_keys, kind, values, unit->keys.end - unit->keys.begin, &unit->values);
+    mix.live = skip ? head->m.live : NULL;
     head->kernels->mix(&mix);
 }
 

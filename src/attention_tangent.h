@@ -53,7 +53,8 @@ void attn_tangent_weigh(const attn_head *head, const attn_attention_plan_tangent
                         attn_tangent_block *block, int64_t n_keys, attn_tile_kind kind, const void *factor);
 /* When m.s holds weights after dropout. skip: whether hidden values have to be. */
 void attn_tangent_mix(const attn_head *head, const attn_attention_plan_tangents *t, attn_tangent_unit *unit,
-                      attn_tangent_block *block, int64_t j0, int64_t n_keys, attn_tile_kind kind, bool skip);
+                      attn_tangent_block *block, const attn_query_block *x, int64_t j0, int64_t n_keys, attn_tile_kind kind,
+                      bool skip);
 /* Writes dout and dlse; `o` is the panel of out. */
 void attn_tangent_end(const attn_head *head, const attn_attention_plan_tangents *t, attn_tangent_block *block,
                       const attn_query_block *x, const void *inverse, const void *o);

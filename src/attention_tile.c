@@ -181,13 +181,31 @@ attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *pa
     return x;
 }
 
+/* Lanes 0 .. n - 1. */
+static uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }
+
 /* ---- values and results ------------------------------------------------------------------------------------ */
 
-bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
-                      attn_finiteness *known) {
-    if (kind != ATTN_TILE_PARTLY) return false;
+/* Whether a row of the block does not see one of the keys. */
+static bool some_hidden(const attn_head *head, const attn_query_block *x, int64_t n_keys) {
+    uint64_t all = ~(uint64_t)0;
+    for (int64_t j = 0; j < n_keys; j++) all &= head->m.live[j];
+    return (all & low_bits(x->n_rows)) != low_bits(x->n_rows);
+}
+
+/* Dense rows that lie close together, or not. */
+static bool rows_are_finite(const attn_head *head, attn_rows rows, int64_t n_rows, int64_t n_cols) {
+    if (rows.row == n_cols) return head->kernels->finite(rows.data, n_rows * n_cols);
+    for (int64_t j = 0; j < n_rows; j++)
+        if (!head->kernels->finite(rows.data + j * rows.row * (int64_t)head->size, n_cols)) return false;
+    return true;
+}
+
+bool attn_has_to_skip(const attn_head *head, const attn_query_block *x, int64_t n_keys, attn_tile_kind kind, attn_rows values,
+                      int64_t n_values, attn_finiteness *known) {
+    if (kind != ATTN_TILE_PARTLY || !some_hidden(head, x, n_keys)) return false;
     if (*known == ATTN_FINITENESS_UNKNOWN)
-        *known = head->kernels->finite(values, (keys.end - keys.begin) * head->p->v_dim) ? ATTN_FINITE : ATTN_NOT_FINITE;
+        *known = rows_are_finite(head, values, n_values, head->p->v_dim) ? ATTN_FINITE : ATTN_NOT_FINITE;
     return *known == ATTN_NOT_FINITE;
 }
 
@@ -218,11 +236,13 @@ attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, 
     return begin < end ? (attn_key_range){ begin / ATTN_KEY_STEP * ATTN_KEY_STEP, end } : (attn_key_range){ 0, 0 };
 }
 
-static uint64_t low_bits(int64_t n) { return n <= 0 ? 0 : n >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << n) - 1; }
-
 /* attn_row_keys turned round: key j is seen by a run of rows. */
 static uint64_t rows_that_see(const attn_head *head, const attn_query_block *x, int64_t j) {
     const attn_sight *s = &head->sight;
+    if (s->one_position) {
+        attn_key_range keys = attn_row_keys(s, 0);
+        return j >= keys.begin && j < keys.end ? low_bits(x->n_rows) : 0;
+    }
     int64_t first = 0, end = j < s->kv_length ? x->n_rows : 0, here = j - s->offset - x->i0; /* the lane that stands on the key */
     if (s->right >= 0 && here - s->right > first) first = here - s->right;
     if (s->left >= 0 && here + s->left + 1 < end) end = here + s->left + 1;
@@ -273,15 +293,22 @@ void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0
 
 /* ---- scores ---------------------------------------------------------------------------------------------- */
 
-void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys) {
-    head->kernels->score[head->p->score](&(attn_score_tile){ .q = x->panel,
-                                                             .k = keys.data,
-                                                             .k_row = keys.row,
-                                                             .n_keys = j1 - j0,
-                                                             .dim = head->p->dim,
-                                                             .weight = head->m.weight,
-                                                             .scale = head->p->scale,
-                                                             .s = head->m.s });
+void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys, attn_rows next) {
+    const attn_score_tile tile = { .q = x->panel,
+                                   .k = keys.data,
+                                   .k_row = keys.row,
+                                   .n_keys = j1 - j0,
+                                   .dim = head->p->dim,
+                                   .weight = head->m.weight,
+                                   .scale = head->p->scale,
+                                   .s = head->m.s,
+                                   .v = next.data,
+                                   .v_row = next.row,
+                                   .v_dim = next.data ? head->p->v_dim : 0 };
+    if (attn_block_is_few(head, x) && head->p->score != ATTN_ADDITIVE)
+        head->kernels->score_few(&tile, x->n_rows);
+    else
+        head->kernels->score[head->p->score](&tile);
 }
 
 void attn_tile_cap(const attn_head *head, int64_t n_keys) {
@@ -304,7 +331,7 @@ attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, 
 attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys) {
     attn_tile_kind kind = attn_tile_live(head, x, j0, j1);
     if (kind == ATTN_TILE_EMPTY) return kind;
-    attn_tile_raw(head, x, j0, j1, keys);
+    attn_tile_raw(head, x, j0, j1, keys, (attn_rows){ NULL, 0 });
     attn_tile_cap(head, j1 - j0);
     return attn_tile_hide(head, x, j0, j1, kind);
 }

@@ -66,6 +66,8 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
 
 /* The block that begins with row i0; its queries are packed into `panel`. */
 attn_query_block attn_query_block_at(const attn_head *head, int64_t i0, void *panel);
+/* So few rows that kernels have a better way. */
+static inline bool attn_block_is_few(const attn_head *head, const attn_query_block *x) { return x->n_rows <= head->kernels->few; }
 /* Keys j0 .. j1 - 1 as dense rows: in place, or copied into the head's memory. */
 attn_rows attn_keys_at(const attn_head *head, int64_t j0, int64_t j1);
 /* Rows of head h of a tensor [batch, heads, length, dim]: in place without a `copy`, which they are to lie densely for. */
@@ -92,9 +94,9 @@ void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1);
 attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end);
 
 /* Scores of the block against keys j0 .. j1 - 1. First, who sees whom: m.live is filled in unless the tile is full. Then into m.s:
- * scale * score; then capped; then biased and hidden. */
+ * scale * score; then capped; then biased and hidden. `next`: rows of the same keys that will be read soon; data NULL: none. */
 attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1);
-void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys);
+void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys, attn_rows next);
 void attn_tile_cap(const attn_head *head, int64_t n_keys);
 attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_tile_kind kind);
 /* All four; an empty tile's scores are not computed. */
@@ -105,9 +107,10 @@ void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0
 
 /* Whether n_rows of values, in groups of columns, are all finite: found out when a tile asks. */
 typedef enum attn_finiteness { ATTN_FINITENESS_UNKNOWN, ATTN_FINITE, ATTN_NOT_FINITE } attn_finiteness;
-/* A boundary tile multiplies hidden values by 0; if they may be infinite or NaN, it has to skip them. */
-bool attn_has_to_skip(const attn_head *head, attn_tile_kind kind, const void *values, attn_key_range keys,
-                      attn_finiteness *known);
+/* A boundary tile of n_keys multiplies hidden values by 0; if one of the n_values that are at hand may be infinite or NaN, it has to
+ * skip them. */
+bool attn_has_to_skip(const attn_head *head, const attn_query_block *x, int64_t n_keys, attn_tile_kind kind, attn_rows values,
+                      int64_t n_values, attn_finiteness *known);
 
 /* A block's rows of a result: a panel [v_dim][q_block], and one value per row [batch, heads, q_len]. */
 void attn_write_panel(const attn_head *head, const attn_query_block *x, const attn_tensor *t, const void *panel);

@@ -13,6 +13,7 @@ typedef struct attn_sight {
     int64_t q_length, kv_length; /* rows and keys beyond are padding */
     int64_t offset;
     int64_t left, right; /* keys kept on either side of a query's position; -1: unbounded */
+    bool one_position;   /* all queries stand where query 0 does */
 } attn_sight;
 
 /* Keys begin .. end - 1; none when begin == end. */
@@ -20,8 +21,10 @@ typedef struct attn_key_range {
     int64_t begin, end;
 } attn_key_range;
 
+static inline int64_t attn_position(const attn_sight *s, int64_t i) { return (s->one_position ? 0 : i) + s->offset; }
+
 static inline attn_key_range attn_row_keys(const attn_sight *s, int64_t i) {
-    int64_t position = i + s->offset, begin = 0, end = s->kv_length;
+    int64_t position = attn_position(s, i), begin = 0, end = s->kv_length;
     if (i >= s->q_length) return (attn_key_range){ 0, 0 };
     if (s->left >= 0 && position - s->left > begin) begin = position - s->left;
     if (s->right >= 0 && position + s->right + 1 < end) end = position + s->right + 1;
@@ -38,8 +41,8 @@ static inline attn_block_keys attn_rows_keys(const attn_sight *s, int64_t i0, in
     attn_block_keys none = { { 0, 0 }, { 0, 0 } };
     int64_t rows_end = i1 < s->q_length ? i1 : s->q_length, begin = 0, end = s->kv_length;
     if (i0 >= rows_end) return none;
-    if (s->left >= 0 && i0 + s->offset - s->left > begin) begin = i0 + s->offset - s->left;
-    if (s->right >= 0 && rows_end + s->offset + s->right < end) end = rows_end + s->offset + s->right;
+    if (s->left >= 0 && attn_position(s, i0) - s->left > begin) begin = attn_position(s, i0) - s->left;
+    if (s->right >= 0 && attn_position(s, rows_end - 1) + s->right + 1 < end) end = attn_position(s, rows_end - 1) + s->right + 1;
     if (begin >= end) return none;
     attn_key_range first = attn_row_keys(s, i0), last = attn_row_keys(s, i1 - 1);
     bool every = first.begin < first.end && last.begin < last.end && last.begin < first.end;
@@ -48,7 +51,7 @@ static inline attn_block_keys attn_rows_keys(const attn_sight *s, int64_t i0, in
 
 /* How far apart query i and key j stand, as ALiBi counts it. */
 static inline int64_t attn_distance(const attn_sight *s, int64_t i, int64_t j) {
-    int64_t apart = i + s->offset - j;
+    int64_t apart = attn_position(s, i) - j;
     return apart < 0 ? -apart : apart;
 }
 

@@ -377,8 +377,84 @@ static void padding_gives_the_bits_of_the_sequence_alone(void **state) {
     }
 }
 
+/* ---- how many rows --------------------------------------------------------------------------------------------------- */
+
+/* Rows begin .. begin + n - 1 of a problem, as a problem of their own. */
+static attn_tensor some_rows(attn_tensor t, int64_t begin, int64_t n) {
+    if (t.rank < 3 || t.shape[2] == 1) return t;
+    t.data = attn_at(&t, begin * t.stride[2]);
+    t.shape[2] = n;
+    return t;
+}
+
+/* A position given by hand, other heads than lanes, values that some rows must not see. */
+enum { FEW_PROBLEMS = 8, MANY = 40 };
+static attn_attention_args many_rows(int which) {
+    static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F32 };
+    uint64_t seed = 300 + (uint64_t)which;
+    int64_t dim = which % 2 ? 37 : 64, v_dim = which % 3 ? 70 : 24;
+    attn_attention_args a = problem((problem_shape){ 2, 6, 2, 2, MANY, 430, dim, v_dim }, dtypes[which % 4], seed);
+    a.offset = tensor1(ATTN_I64, 1);
+    put(a.offset, 0, 390);
+    if (which != 1) a.causal = ATTN_CAUSAL;
+    if (which == 2 || which == 5) {
+        a.flags = ATTN_WINDOW;
+        a.window[0] = 100;
+    }
+    if (which >= 3) {
+        a.mask = tensor4(ATTN_BOOL, 2, which % 2 ? 6 : 1, MANY, 430);
+        fill_coin(a.mask, &seed, 0.7);
+        for (int64_t b = 0; b < 2; b++)
+            for (int64_t i = 0; i < MANY; i++)
+                for (int64_t h = 0; h < a.mask.shape[1]; h++) put4(a.mask, b, h, i, 200, i % 3 == 0);
+        for (int64_t c = 0; c < v_dim; c++) put4(a.v, 1, 1, 200, c, c % 2 ? NAN : INFINITY);
+        a.bias = tensor4(ATTN_F32, 1, 6, 1, 430);
+        if (a.q.dtype == ATTN_F64) a.bias = tensor4(ATTN_F64, 1, 6, 1, 430);
+        fill_normal(a.bias, &seed);
+    }
+    if (which == 4) a.softcap = 3;
+    if (which == 6) a.score = ATTN_COSINE;
+    if (which == 7) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (which == 0 || which == 5) {
+        a.sinks = tensor1(a.q.dtype, 6);
+        fill_normal(a.sinks, &seed);
+        a.v = strided_copy(a.v);
+    }
+    a.see = see_all(&a, 3);
+    a.see.received = (attn_tensor){ 0 };
+    return a;
+}
+
+/* One row at a time takes other ways through the kernels than many at once, and heads that share keys go together. */
+static void a_row_alone_has_the_bits_it_has_among_many(void **state) {
+    (void)state;
+    static const int64_t counts[] = { 1, 2, 3, 4, 7, 8, 17 };
+    for (int which = 0; which < FEW_PROBLEMS; which++) {
+        attn_attention_args a = many_rows(which);
+        attend(&a);
+        for (int c = 0; c < 7; c++)
+            for (int64_t begin = c, n = counts[c]; begin + n <= MANY; begin += 2 * n) {
+                attn_attention_args part = a, some = a;
+                attn_tensor *of[] = { &part.q,          &part.mask,          &part.out,
+                                      &part.see.lse,    &part.see.entropy,   &part.see.weights,
+                                      &part.see.scores, &part.see.top_index, &part.see.top_weight };
+                for (int i = 0; i < 9; i++) *of[i] = some_rows(*of[i], begin, n);
+                some = with_fresh_outputs(part);
+                double offset = 390 + (double)begin;
+                some.offset = values1(ATTN_I64, 1, &offset);
+                attend(&some);
+                assert_same_results(&part, &some);
+                some.see.received = tensor3(accumulator(a.q.dtype), 2, 6, 430);
+                attend(&some);
+                assert_same_results(&part, &(attn_attention_args){ .out = some.out, .see = part.see });
+            }
+        free_blocks(NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(a_row_alone_has_the_bits_it_has_among_many, free_blocks),
         cmocka_unit_test_teardown(any_number_of_threads_gives_the_same_bits, free_blocks),
         cmocka_unit_test_teardown(a_caller_s_own_parallel_for_gives_the_same_bits, free_blocks),
         cmocka_unit_test_teardown(lent_memory_of_any_alignment_gives_the_same_bits, free_blocks),

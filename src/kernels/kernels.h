@@ -161,6 +161,9 @@ typedef struct attn_score_tile {
     const void *weight; /* additive: [dim] */
     double scale;
     void *s; /* out: tile [n_keys][lane] */
+    /* Rows that are read next, those of the same keys: a few rows' scores take longer to come from memory than to compute. */
+    const void *v;
+    int64_t v_row, v_dim;
 } attn_score_tile;
 
 typedef struct attn_mix_tile {
@@ -172,6 +175,16 @@ typedef struct attn_mix_tile {
     bool accumulate;      /* add to o, or begin it */
     void *o;              /* panel [v_dim][lane] */
 } attn_mix_tile;
+
+/* The same of a block of few rows, from values where they lie. */
+typedef struct attn_few_mix {
+    const void *p; /* tile [n_keys][lane] */
+    const void *v; /* dense rows, v_row elements apart */
+    int64_t v_row, n_keys, n_rows, v_dim;
+    const uint64_t *live; /* as above */
+    bool accumulate;
+    void *o; /* panel [v_dim][lane]; lanes from n_rows on hold nothing in particular */
+} attn_few_mix;
 
 /* Which weights dropout keeps. */
 typedef struct attn_keep_tile {
@@ -281,6 +294,12 @@ typedef struct attn_attention_kernels {
     void (*add_received)(const void *p, int64_t n_keys, void *received);
 
     void (*mix)(const attn_mix_tile *t);
+
+    /* Blocks of at most `few` rows: the dot score and the mix with other lanes, the same bits. */
+    int32_t few;
+    void (*score_few)(const attn_score_tile *t, int64_t n_rows);
+    void (*mix_few)(const attn_few_mix *t);
+
     void (*rescale)(void *o, int64_t v_dim, const void *factor);
     /* What o is still to be multiplied by, per lane: 1 / sum (0 for a row without weights), 1 where nothing is divided. Also lse
      * and entropy, per lane; each may be NULL. sink: NULL, or one more score for every row's sum. */
