@@ -158,6 +158,7 @@ static void add_additive(const wave_context *c, const attn_head *head, chunk_wor
                                  .n_keys = w->unit.end - w->unit.begin,
                                  .dim = head->p->dim,
                                  .weight = head->m.weight,
+                                 .scratch = head->m.powers,
                                  .dq = dq,
                                  .dk = dk,
                                  .dk_row = whole_vectors(head->p, head->p->dim) };

@@ -85,6 +85,7 @@ static void add_weight_share(attn_head *head, const sum_worker *w, attn_tile_kin
                                                                .n_keys = n_keys,
                                                                .dim = head->p->dim,
                                                                .weight = head->m.weight,
+                                                               .scratch = head->m.powers,
                                                                .dweight = dweight });
 }
 

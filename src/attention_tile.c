@@ -55,7 +55,10 @@ attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, 
     if (p->dropout.on) m.keep = attn_take(a, k->k_block, k->q_block, size);
     if (!lie_densely(p, &p->k, p->dim) || p->score == ATTN_COSINE) m.k = attn_take(a, k->k_block, p->dim, size);
     if (values) m.v = attn_take(a, k->k_block, p->v_dim, size);
-    if (p->score_weight.rank) m.weight = attn_take(a, 1, p->dim, size);
+    if (p->score_weight.rank) {
+        m.weight = attn_take(a, 1, p->dim, size);
+        m.powers = attn_take(a, p->dim + k->k_block, k->q_block + 2, size);
+    }
     if (p->q.dtype == attn_computing_dtype(p)) return m;
     int64_t rows = k->k_block > BLOCKS * k->q_block ? k->k_block : BLOCKS * k->q_block;
     int64_t columns = p->dim > p->v_dim ? p->dim : p->v_dim;
@@ -300,6 +303,7 @@ void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0,
                                    .n_keys = j1 - j0,
                                    .dim = head->p->dim,
                                    .weight = head->m.weight,
+                                   .scratch = head->m.powers,
                                    .scale = head->p->scale,
                                    .s = head->m.s,
                                    .v = next.data,

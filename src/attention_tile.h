@@ -24,6 +24,7 @@ typedef struct attn_tile_memory {
     void *k;         /* [k_block][dim], for keys that do not lie densely, or not with length 1 as the cosine score has them */
     void *v;         /* [k_block][v_dim], in groups of columns */
     void *weight;    /* [dim] of the additive score */
+    void *powers;    /* and what its kernels work in */
     void *wide;      /* rows of 16-bit elements, widened on their way into a panel; NULL where there are none */
 } attn_tile_memory;
 

@@ -388,7 +388,7 @@ static attn_tensor some_rows(attn_tensor t, int64_t begin, int64_t n) {
 }
 
 /* A position given by hand, other heads than lanes, values that some rows must not see. */
-enum { FEW_PROBLEMS = 8, MANY = 40 };
+enum { FEW_PROBLEMS = 9, MANY = 40 };
 static attn_attention_args many_rows(int which) {
     static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F32 };
     uint64_t seed = 300 + (uint64_t)which;
@@ -415,6 +415,13 @@ static attn_attention_args many_rows(int which) {
     if (which == 4) a.softcap = 3;
     if (which == 6) a.score = ATTN_COSINE;
     if (which == 7) a.weighting = ATTN_WEIGHT_SIGMOID;
+    if (which == 8) {
+        a.score = ATTN_ADDITIVE;
+        a.score_weight = tensor1(ATTN_F32, dim);
+        fill_normal(a.score_weight, &seed);
+        for (int64_t i = 0; i < MANY; i += 3) put4(a.q, 0, 1, i, i, 30 - 0.1 * (double)i); /* some beyond the reach of powers */
+        put4(a.k, 0, 0, 17, 3, -25);
+    }
     if (which == 0 || which == 5) {
         a.sinks = tensor1(a.q.dtype, 6);
         fill_normal(a.sinks, &seed);

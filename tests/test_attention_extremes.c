@@ -93,6 +93,55 @@ static void head_sizes_of_one_and_single_keys_are_exact(void **state) {
     for (int64_t n = 0; n < attn_count(&a.out); n++) assert_true(get(a.out, n) == get(a.v, n / 20));
 }
 
+/* ---- the additive score ------------------------------------------------------------------------------------------ */
+
+static void fill_from(attn_tensor t, const double *values, int n, uint64_t *seed) {
+    for (int64_t i = 0; i < attn_count(&t); i++) put(t, i, values[between(seed, 0, n - 1)]);
+}
+
+/* Numbers whose powers are out of reach, whose sums are not, and weights whose products overflow. */
+static void additive_scores_of_far_numbers_are_within_the_published_bounds(void **state) {
+    (void)state;
+    static const double f32s[] = { 0.3, -1, 19.9, -20, 20.1, -30, 30, 300, -300, 1e30, -1e30, 0 };
+    static const double f64s[] = { 0.3, -1, 169, -170, 171, -200, 200, 3000, -3000, 1e300, -1e300, 0 };
+    for (int n = 0; n < 8; n++) {
+        int32_t dtype = n % 2 ? ATTN_F64 : ATTN_F32;
+        uint64_t seed = 60 + (uint64_t)n;
+        attn_attention_args a = problem((problem_shape){ 1, 2, 1, 1, 21, 50, 5 + n, 6 }, dtype, seed);
+        a.score = ATTN_ADDITIVE;
+        a.score_weight = tensor1(dtype, 5 + n);
+        fill_normal(a.score_weight, &seed);
+        if (n >= 6) put(a.score_weight, 2, n == 6 ? 1e30 : 1e300), put(a.score_weight, 3, n == 6 ? -1e30 : -1e300);
+        fill_from(a.q, n % 2 ? f64s : f32s, n < 2 ? 12 : 8, &seed);
+        fill_from(a.k, n % 2 ? f64s : f32s, n < 2 ? 12 : 8, &seed);
+        a.see.scores = tensor4(dtype, 1, 2, 21, 50);
+        attn_attention_args exact = in_f64(a);
+        exact.see.scores = tensor4(ATTN_F64, 1, 2, 21, 50);
+        attend(&a);
+        attend_by_reference(&exact);
+        double sum = 0, unit = dtype == ATTN_F64 ? 0x1p-53 : 0x1p-24;
+        for (int64_t d = 0; d < 5 + n; d++) sum += fabs(get(a.score_weight, d));
+        assert_all_close("scores", a.see.scores, exact.see.scores, unit * (2 * (5 + n) + 16) * sum);
+        if (n >= 6) continue;
+        attn_attention_grads g = { .dout = tensor_of(dtype, 4, a.out.shape),
+                                   .dq = tensor_of(dtype, 4, a.q.shape),
+                                   .dk = tensor_of(dtype, 4, a.k.shape),
+                                   .dscore_weight = tensor1(dtype, 5 + n) };
+        fill_normal(g.dout, &seed);
+        attn_attention_grads e = { .dout = dense_copy(g.dout, ATTN_F64),
+                                   .dq = tensor_of(ATTN_F64, 4, a.q.shape),
+                                   .dk = tensor_of(ATTN_F64, 4, a.k.shape),
+                                   .dscore_weight = tensor1(ATTN_F64, 5 + n) };
+        exact.see.scores = a.see.scores = (attn_tensor){ 0 };
+        attend_backward(&a, &g);
+        attend_backward_by_reference(&exact, &e);
+        double bound = dtype == ATTN_F64 ? 5e-14 : 5e-6;
+        assert_rms_within("dq", g.dq, e.dq, bound);
+        assert_rms_within("dk", g.dk, e.dk, bound);
+        assert_rms_within("dscore_weight", g.dscore_weight, e.dscore_weight, bound);
+    }
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------- */
 
 typedef struct guarded {
@@ -198,6 +247,7 @@ int main(void) {
         cmocka_unit_test_teardown(rising_and_falling_scores_stay_within_the_published_bounds, free_blocks),
         cmocka_unit_test_teardown(denormal_inputs_are_not_flushed, free_blocks),
         cmocka_unit_test_teardown(head_sizes_of_one_and_single_keys_are_exact, free_blocks),
+        cmocka_unit_test_teardown(additive_scores_of_far_numbers_are_within_the_published_bounds, free_blocks),
         cmocka_unit_test_teardown(nothing_beyond_a_tensor_is_read_or_written, unmap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,6 +159,7 @@ typedef struct attn_score_tile {
     int64_t k_row;
     int64_t n_keys, dim;
     const void *weight; /* additive: [dim] */
+    void *scratch;      /* additive: dim * (q_block + 2) elements */
     double scale;
     void *s; /* out: tile [n_keys][lane] */
     /* Rows that are read next, those of the same keys: a few rows' scores take longer to come from memory than to compute. */
@@ -217,6 +218,7 @@ typedef struct attn_additive_gradient {
     void *dk;           /* [n_keys][dk_row], added to */
     int64_t dk_row;
     void *dweight; /* [dim], added to */
+    void *scratch; /* [n_keys] */
 } attn_additive_gradient;
 
 /* The way back of the way back through a softmax: tiles [n_keys][lane] that are read and then hold results, and what is known of
