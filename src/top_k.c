@@ -33,11 +33,11 @@ static attn_status check_options(const attn_top_k_softmax_args *a) {
 
 /* logits, bias, and index, which says what k is. */
 static attn_status check_inputs(const attn_top_k_softmax_args *a, attn_role role) {
-    const attn_tensor *x = &a->logits;
     int64_t shape[ATTN_MAX_RANK];
     attn_status s = check_options(a);
-    if (s == ATTN_OK) s = attn_check_float("logits", x, ATTN_INPUT, 1, ATTN_MAX_RANK);
     if (s != ATTN_OK) return s;
+    const attn_tensor *x = &a->logits;
+    if ((s = attn_check_float("logits", x, ATTN_INPUT, 1, ATTN_MAX_RANK)) != ATTN_OK) return s;
     for (int32_t i = 0; i < x->rank; i++) shape[i] = x->shape[i];
     if (attn_present(&a->bias) && a->order != ATTN_SIGMOID_TOP_K)
         return attn_fail(ATTN_BAD_ARGUMENT, "bias is there: it belongs to ATTN_SIGMOID_TOP_K alone, the order is %d",
