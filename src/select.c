@@ -52,6 +52,29 @@ void attn_select(attn_selection *s, int64_t first, int64_t n, const void *z, int
         scan(s, first, n, z, ATTN_F64);
 }
 
+static inline int64_t take(void *z, int64_t n, int32_t dtype, double max) {
+    int64_t i = 0;
+    if (dtype == ATTN_F32) {
+        float *f = z;
+        while (i < n - 1 && f[i] != (float)max) i++;
+        f[i] = -INFINITY;
+    } else {
+        double *d = z;
+        while (i < n - 1 && d[i] != max) i++;
+        d[i] = -INFINITY;
+    }
+    return i;
+}
+
+void attn_select_few(attn_selection *s, int64_t n, void *z, int32_t dtype, const attn_softmax_kernels *k) {
+    while (s->count < s->room) {
+        attn_peak p = { .max = -INFINITY };
+        k->peak(n, z, &p);
+        if (p.max == -INFINITY) return;
+        s->entries[s->count++] = (attn_entry){ p.max, take(z, n, dtype, p.max) };
+    }
+}
+
 static inline void sort(attn_entry *entries, int64_t n, entry_order before) {
     for (int64_t at = n / 2 - 1; at >= 0; at--) sink(entries, n, at, before);
     for (int64_t end = n - 1; end > 0; end--) {

@@ -10,9 +10,11 @@
 #include "ref/top_k.h"
 
 #include <math.h>
+#include <string.h>
 
-/* Elements of a work item, at least; chosen entries that stand on the stack. */
-enum { ITEM_ELEMENTS = 16384, STACK_ENTRIES = 256 };
+/* Elements of a work item, at least; chosen entries that stand on the stack; and of a row of one piece, so few that taking out the
+ * largest so many times beats a heap. */
+enum { ITEM_ELEMENTS = 16384, STACK_ENTRIES = 256, FEW = 16 };
 
 /* ---- checks ------------------------------------------------------------------------------------------------ */
 
@@ -152,8 +154,12 @@ static void route_row(const router_job *job, const ref_router *r, ref_vector ind
         m = piece_length(r->n - j);
         const void *z = choices(job, r, j, m, &b);
         attn_peak piece = peak_of(job, m, z);
-        attn_select(&best, j, m, z, job->k->dtype, piece);
         join_peak(&peak, piece);
+        if (r->n <= ATTN_ROW_PIECE && job->room <= FEW && !peak.nan)
+            attn_select_few(&best, m, memcpy(b.out, z, (size_t)m * attn_dtype_size(job->k->dtype)), job->k->dtype,
+                            &job->k->softmax);
+        else
+            attn_select(&best, j, m, z, job->k->dtype, piece);
     }
     attn_sort_by_score(entries, best.count);
     for (int64_t rank = 0; rank < r->k; rank++) ref_put(index, rank, rank < best.count ? (double)entries[rank].index : -1);

@@ -148,13 +148,14 @@ static double awkward(int kind, int64_t i) {
     case 4: return i == 1234 ? 1 : -1e-9 * (double)(i % 7);
     case 5: return i % 2 ? 1e300 : -1e300;
     case 6: return i % 2 ? 0.0 : -0.0;
+    case 7: return i % 3 == 2 ? -1e-9 : i % 3 ? -0.0 : 0.0;
     default: return i % 1000 == 7 ? 40 : -40 - 1e-12 * (double)(i % 4000);
     }
 }
 
 static void awkward_rows_are_rows(void **state) {
     (void)state;
-    for (int kind = 0; kind < 8; kind++)
+    for (int kind = 0; kind < 9; kind++)
         for (size_t o = 0; o < OPTIONS; o++)
             for (int64_t n = 901; n < 9000; n *= 3) {
                 attn_sample_args a = sampling(tensor2(ATTN_F64, 2, n), 1);
@@ -220,6 +221,13 @@ static void worked_cases(void **state) {
         bool second = u_of(a.seed, 0) * 3 >= 1; /* of classes 1 and 2 */
         assert_true(get(a.index, 0) == (second ? 2 : 1));
         assert_true(fabs(get(a.probability, 0) - (second ? 2 : 1) / 3.0) < 1e-15);
+    }
+    attn_sample_args many = sampling(tensor1(ATTN_F32, 4096), 1);
+    fill(many.logits, -3);
+    many.top_p = 0.5; /* again exactly, of more than are sorted */
+    for (many.seed = 0; many.seed < 64; many.seed++) {
+        assert_ok(attn_sample(&many, NULL));
+        assert_true(get(many.probability, 0) == 1 / 2048.0 && get(many.index, 0) == floor(2048 * u_of(many.seed, 0)));
     }
     a.temperature = 0.5, a.min_p = 0, a.top_p = 0.7; /* 1, 4, 16, 1 of 22: class 2 alone holds 0.7 */
     assert_ok(attn_sample(&a, NULL));
