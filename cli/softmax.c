@@ -10,16 +10,17 @@
 
 static const char *const op_names[] = { "softmax", "log-softmax", "softmin", "logsumexp", "sparsemax", "entmax15",
                                         "entmax",  "gumbel",      "top-k",   "sample",    NULL };
-/* What each means to attn_softmax and attn_logsumexp. */
-static const int32_t ops[] = { [OP_SOFTMAX] = ATTN_SOFTMAX,   [OP_LOG_SOFTMAX] = ATTN_LOG_SOFTMAX, [OP_SOFTMIN] = ATTN_SOFTMIN,
-                               [OP_LOGSUMEXP] = ATTN_SOFTMAX, [OP_SPARSEMAX] = ATTN_SPARSEMAX,     [OP_ENTMAX15] = ATTN_ENTMAX15,
-                               [OP_ENTMAX] = ATTN_ENTMAX,     [OP_GUMBEL] = ATTN_GUMBEL_SOFTMAX };
+/* What each means to attn_softmax and attn_logsumexp; nothing to those that choose. */
+static const int32_t ops[OP_SAMPLE + 1] = {
+    [OP_SOFTMAX] = ATTN_SOFTMAX,   [OP_LOG_SOFTMAX] = ATTN_LOG_SOFTMAX, [OP_SOFTMIN] = ATTN_SOFTMIN,
+    [OP_LOGSUMEXP] = ATTN_SOFTMAX, [OP_SPARSEMAX] = ATTN_SPARSEMAX,     [OP_ENTMAX15] = ATTN_ENTMAX15,
+    [OP_ENTMAX] = ATTN_ENTMAX,     [OP_GUMBEL] = ATTN_GUMBEL_SOFTMAX
+};
 
+static const char *const order_names[] = { "softmax-top-k", "top-k-softmax", "sigmoid-top-k", NULL };
 static const char *const dtype_names[] = { "bf16", "f16", NULL };
 
 int32_t softmax_dtype(const softmax_settings *s) { return s->dtype.value == 0 ? ATTN_BF16 : ATTN_F16; }
-
-static const char *const order_names[] = { "softmax-top-k", "top-k-softmax", "sigmoid-top-k", NULL };
 
 bool softmax_reduces(const softmax_settings *s) { return s->op.value == OP_LOGSUMEXP; }
 
