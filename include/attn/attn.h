@@ -232,8 +232,8 @@ ATTN_API attn_status attn_top_k_softmax_backward(const attn_top_k_softmax_args *
 
 /* One class for each row of logits x, drawn with the softmax probabilities of x / temperature that are left after, in this order,
  *   top_k   the k largest x stay, ties going to the lower class
- *   top_p   of these, the fewest of the largest whose probabilities, among what top_k left, add up to p or more (nucleus sampling,
- *           Holtzman et al. 2020); ties go to the lower class
+ *   top_p   of these, the fewest of the largest whose probabilities, among what top_k left, add up to p or more (nucleus
+ *           sampling, Holtzman et al. 2020); ties go to the lower class
  *   min_p   of these, those with (x - max x) / temperature >= log(min_p): at least min_p times as likely as the likeliest
  *           (Nguyen et al. 2024)
  * The largest always stays. With e = exp((x - max x) / temperature) of what is left, the draw is the first class, in the order of
@@ -258,7 +258,7 @@ typedef struct attn_sample_args {
     uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
 } attn_sample_args;
 
-/* Bytes a call needs with n_threads: none at temperature 0, else at most 56 KiB and classes / 32 bytes a thread. Reads shapes
+/* Bytes a call needs with n_threads: none at temperature 0, else at most 49 KiB and classes / 32 bytes a thread. Reads shapes
  * and options, never data. 0 where an option would be refused. */
 ATTN_API size_t attn_sample_workspace(const attn_sample_args *a, int32_t n_threads);
 /* Time grows with the number of classes, with any options: top_k and top_p select, they do not sort the row. */
