@@ -5,17 +5,19 @@
 
 #include <math.h>
 
-#include "arrays.h"
 #include "commands.h"
 #include "message.h"
 
-/* The order of --op on the command line, and what each means to the library. */
-static const char *const op_names[] = { "softmax",  "log-softmax", "softmin", "logsumexp", "sparsemax",
-                                        "entmax15", "entmax",      "gumbel",  NULL };
-enum { OP_LOGSUMEXP = 3, OP_ENTMAX = 6, OP_GUMBEL = 7 };
-static const int32_t ops[] = { ATTN_SOFTMAX,   ATTN_LOG_SOFTMAX, ATTN_SOFTMIN, ATTN_SOFTMAX /* unused by logsumexp */,
-                               ATTN_SPARSEMAX, ATTN_ENTMAX15,    ATTN_ENTMAX,  ATTN_GUMBEL_SOFTMAX };
+static const char *const op_names[] = { "softmax", "log-softmax", "softmin", "logsumexp", "sparsemax", "entmax15",
+                                        "entmax",  "gumbel",      "top-k",   "sample",    NULL };
+/* What each means to attn_softmax and attn_logsumexp; nothing to those that choose. */
+static const int32_t ops[OP_SAMPLE + 1] = {
+    [OP_SOFTMAX] = ATTN_SOFTMAX,   [OP_LOG_SOFTMAX] = ATTN_LOG_SOFTMAX, [OP_SOFTMIN] = ATTN_SOFTMIN,
+    [OP_LOGSUMEXP] = ATTN_SOFTMAX, [OP_SPARSEMAX] = ATTN_SPARSEMAX,     [OP_ENTMAX15] = ATTN_ENTMAX15,
+    [OP_ENTMAX] = ATTN_ENTMAX,     [OP_GUMBEL] = ATTN_GUMBEL_SOFTMAX
+};
 
+static const char *const order_names[] = { "softmax-top-k", "top-k-softmax", "sigmoid-top-k", NULL };
 static const char *const dtype_names[] = { "bf16", "f16", NULL };
 
 int32_t softmax_dtype(const softmax_settings *s) { return s->dtype.value == 0 ? ATTN_BF16 : ATTN_F16; }
@@ -39,17 +41,44 @@ int softmax_call(const softmax_settings *s, const attn_softmax_args *args, const
     return status ? fail_status(status, op_names[s->op.value]) : IO_OK;
 }
 
+/* An option that not every operation takes. */
+typedef struct own_option {
+    const char *name;
+    bool given;
+    int32_t of, also; /* the operations that take it; -1: no second one */
+} own_option;
+
 static int check_settings(const softmax_settings *s) {
-    const char *op = op_names[s->op.value];
-    if (s->alpha.given && s->op.value != OP_ENTMAX) return fail(IO_BAD_USAGE, "--alpha belongs to --op entmax, not to %s", op);
-    if (s->op.value != OP_GUMBEL && (s->temperature.given || s->hard || s->seed.given))
-        return fail(IO_BAD_USAGE, "--%s belongs to --op gumbel, not to %s",
-                    s->temperature.given ? "temperature"
-                    : s->hard            ? "hard"
-                                         : "seed",
-                    op);
-    if (s->temperature.given && !(s->temperature.value > 0))
+    const own_option own[] = {
+        { "alpha", s->alpha.given, OP_ENTMAX, -1 },
+        { "temperature", s->temperature.given, OP_GUMBEL, OP_SAMPLE },
+        { "hard", s->hard, OP_GUMBEL, -1 },
+        { "seed", s->seed.given, OP_GUMBEL, OP_SAMPLE },
+        { "top-k", s->top_k.given, OP_TOP_K, OP_SAMPLE },
+        { "order", s->order.given, OP_TOP_K, -1 },
+        { "normalize", s->normalize, OP_TOP_K, -1 },
+        { "index", s->index != NULL, OP_TOP_K, -1 },
+        { "top-p", s->top_p.given, OP_SAMPLE, -1 },
+        { "min-p", s->min_p.given, OP_SAMPLE, -1 },
+        { "probability", s->probability != NULL, OP_SAMPLE, -1 },
+    };
+    const int32_t op = s->op.value;
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (own[i].given && op != own[i].of && op != own[i].also)
+            return fail(IO_BAD_USAGE, "--%s belongs to --op %s%s%s, not to %s", own[i].name, op_names[own[i].of],
+                        own[i].also < 0 ? "" : " and ", own[i].also < 0 ? "" : op_names[own[i].also], op_names[op]);
+    if (op == OP_GUMBEL && s->temperature.given && !(s->temperature.value > 0))
         return fail(IO_BAD_USAGE, "--temperature is 0; it has to be above 0");
+    if (s->top_p.given && !(s->top_p.value > 0)) return fail(IO_BAD_USAGE, "--top-p is 0; it has to be above 0");
+    if (softmax_chooses(s) && s->mask)
+        return fail(IO_BAD_USAGE, "--op %s takes no --mask; elements of -inf are masked", op_names[op]);
+    if (op == OP_SAMPLE && (s->scale.given || s->bias))
+        return fail(IO_BAD_USAGE, "--op sample takes no --%s", s->scale.given ? "scale" : "bias");
+    if (op == OP_TOP_K && s->bias && s->order.value != ATTN_SIGMOID_TOP_K)
+        return fail(IO_BAD_USAGE, "--bias of top-k belongs to --order sigmoid-top-k, not to %s", order_names[s->order.value]);
+    if (op == OP_TOP_K && s->normalize && s->order.value == ATTN_TOP_K_SOFTMAX)
+        return fail(IO_BAD_USAGE, "--order top-k-softmax takes no --normalize: its weights sum to 1 already");
+    if (op == OP_TOP_K && !s->top_k.given) return fail(IO_BAD_USAGE, "--op top-k needs --top-k: how many are chosen");
     return IO_OK;
 }
 
@@ -102,6 +131,10 @@ static int softmax_array(const softmax_settings *s, inputs *in, outputs *out, co
     int failed = load(s, in, &axis);
     if (failed) return failed;
     const attn_tensor *x = &in->x.tensor;
+    if (softmax_chooses(s)) {
+        failed = softmax_choose(s, x, axis, &in->bias.tensor, out, exec);
+        return failed ? failed : outputs_write(out);
+    }
     attn_softmax_args args = softmax_args(s);
     args.x = attn_axis_last(*x, axis);
     if (s->mask) args.mask = attn_axis_last(align(&in->mask.tensor, x->rank), axis);
@@ -139,7 +172,8 @@ static const option options[] = {
       .letter = 'o',
       .field = FIELD(out),
       .value = "OUT.npy",
-      .help = "where the result goes (default: stdout, as a table on a terminal)" },
+      .help = "where the result goes (default: stdout, as a table on a terminal); of top-k the weights, of sample the "
+              "classes" },
     { .name = "axis",
       .kind = OPTION_INTEGER,
       .field = FIELD(axis),
@@ -149,13 +183,18 @@ static const option options[] = {
       .kind = OPTION_CHOICE,
       .field = FIELD(op),
       .choices = op_names,
-      .help = "the operation (default softmax); logsumexp takes the axis away" },
-    { .name = "scale", .kind = OPTION_REAL, .field = FIELD(scale), .value = "S", .help = "multiplies x first (default 1)" },
+      .help = "the operation (default softmax); logsumexp and sample take the axis away, top-k leaves K of it" },
+    { .name = "scale",
+      .kind = OPTION_REAL,
+      .field = FIELD(scale),
+      .value = "S",
+      .help = "multiplies x first, of top-k the weights (default 1)" },
     { .name = "bias",
       .kind = OPTION_TEXT,
       .field = FIELD(bias),
       .value = "B.npy",
-      .help = "added to scale * x; broadcasts to x; -inf masks" },
+      .help = "added to scale * x; broadcasts to x; -inf masks; of top-k, order sigmoid-top-k: [experts], added to what "
+              "chooses alone" },
     { .name = "mask",
       .kind = OPTION_TEXT,
       .field = FIELD(mask),
@@ -174,9 +213,54 @@ static const option options[] = {
       .value = "T",
       .low = 0,
       .high = INFINITY,
-      .help = "of gumbel (default 1)" },
+      .help = "of gumbel and sample (default 1); 0 in sample: the first of the largest" },
     { .name = "hard", .kind = OPTION_FLAG, .field = FIELD(hard), .help = "of gumbel: one-hot results" },
-    { .name = "seed", .kind = OPTION_SEED, .field = FIELD(seed), .value = "N", .help = "of gumbel's noise (default 0)" },
+    { .name = "seed",
+      .kind = OPTION_SEED,
+      .field = FIELD(seed),
+      .value = "N",
+      .help = "of gumbel's noise and of sample's draws (default 0); line i of stdin has seed N + i - 1" },
+    { .name = "top-k",
+      .kind = OPTION_INTEGER,
+      .field = FIELD(top_k),
+      .value = "K",
+      .low = 0,
+      .high = INT32_MAX,
+      .help = "of top-k: how many experts are chosen; of sample: only the K largest may be drawn (default 0: all)" },
+    { .name = "order",
+      .kind = OPTION_CHOICE,
+      .field = FIELD(order),
+      .choices = order_names,
+      .help = "of top-k: softmax over all experts and then the K largest (default), the softmax of the K largest alone, or "
+              "the K largest sigmoids" },
+    { .name = "normalize",
+      .kind = OPTION_FLAG,
+      .field = FIELD(normalize),
+      .help = "of top-k: the chosen weights are divided by their sum" },
+    { .name = "index",
+      .kind = OPTION_TEXT,
+      .field = FIELD(index),
+      .value = "I.npy",
+      .help = "of top-k: where the chosen experts go, int32, the first choice first, -1 where there is none" },
+    { .name = "top-p",
+      .kind = OPTION_REAL,
+      .field = FIELD(top_p),
+      .value = "P",
+      .low = 0,
+      .high = 1,
+      .help = "of sample, after --top-k: only the fewest of the likeliest that make up P may be drawn (default 1: all)" },
+    { .name = "min-p",
+      .kind = OPTION_REAL,
+      .field = FIELD(min_p),
+      .value = "M",
+      .low = 0,
+      .high = 1,
+      .help = "of sample, after --top-p: only those at least M times as likely as the likeliest (default 0: all)" },
+    { .name = "probability",
+      .kind = OPTION_TEXT,
+      .field = FIELD(probability),
+      .value = "P.npy",
+      .help = "of sample: where the probability of each draw goes" },
     { .name = "dtype",
       .kind = OPTION_CHOICE,
       .field = FIELD(dtype),
@@ -190,10 +274,13 @@ const command command_softmax = {
     .summary = "softmax and its family, along any axis of an array",
     .about =
         "Turns numbers into weights: exp(x) / sum exp(x) along one axis, computed so that nothing overflows, or another of the "
-        "family. A row without a live element gives 0 (log-softmax and logsumexp: -inf); NaN shows in its own row only.",
+        "family; or chooses by them: a router's top-k softmax, sampling. A row without a live element gives 0 (log-softmax and "
+        "logsumexp: -inf; what is chosen of it: -1); NaN shows in its own row only.",
     .examples = "  echo 1 2 3 | attn softmax\n"
                 "  attn softmax scores.npy -o weights.npy --axis 1\n"
-                "  attn softmax x.npy --op logsumexp --mask live.npy | attn inspect -\n",
+                "  attn softmax x.npy --op logsumexp --mask live.npy | attn inspect -\n"
+                "  attn softmax router.npy --op top-k --top-k 8 --normalize -o weights.npy --index experts.npy\n"
+                "  attn softmax logits.npy --op sample --temperature 0.8 --top-k 50 --top-p 0.95 --seed 7 -o tokens.npy\n",
     .options = options,
     .settings_size = sizeof(softmax_settings),
     .run = run,

@@ -67,7 +67,8 @@ static int attach(const char *label, const npy_array *array, size_t number, size
 static int compute(const softmax_settings *s, row *r, size_t number, text *out, const attn_exec *exec) {
     int64_t n = (int64_t)r->n;
     if (n == 0) {
-        text_add(out, softmax_reduces(s) ? "-inf\n" : "\n"); /* a row without a live element */
+        /* a row without a live element */
+        text_add(out, softmax_reduces(s) ? "-inf\n" : s->op.value == OP_SAMPLE ? "-1 0\n" : "\n");
         return IO_OK;
     }
     attn_softmax_args args = softmax_args(s);
@@ -79,6 +80,7 @@ static int compute(const softmax_settings *s, row *r, size_t number, text *out, 
     args.y = attn_dense(ATTN_F64, r->y, softmax_reduces(s) ? 0 : 1, &n);
     if (s->dtype.given)
         for (size_t i = 0; i < r->n; i++) r->x[i] = array_rounded(r->x[i], softmax_dtype(s));
+    if (softmax_chooses(s)) return softmax_choose_row(s, &args.x, &args.bias, number, out, exec);
     failed = softmax_call(s, &args, exec);
     size_t results = softmax_reduces(s) ? 1 : r->n;
     for (size_t i = 0; i < results && !failed; i++) {
@@ -118,6 +120,9 @@ static int answer_lines(const softmax_settings *s, row *r, io_output *to, const 
 int softmax_rows(const softmax_settings *s, const attn_exec *exec) {
     if (s->axis.given && s->axis.value != -1 && s->axis.value != 0)
         return fail(IO_BAD_USAGE, "--axis is %lld; rows of numbers have one axis", (long long)s->axis.value);
+    if (s->index || s->probability)
+        return fail(IO_BAD_USAGE, "--%s is for arrays; for rows of numbers each line has all",
+                    s->index ? "index" : "probability");
     if (isatty(STDIN_FILENO))
         return fail(IO_BAD_USAGE, "attn softmax needs an array or rows of numbers on stdin; try 'echo 1 2 3 | attn softmax'");
     row r = { 0 };

@@ -5,7 +5,6 @@
 #include "status.h"
 
 #include <math.h>
-#include <string.h>
 
 static attn_status check_options(const char *operation, const attn_cross_entropy_args *a, attn_loss *p) {
     if (a->flags & ~(uint32_t)ATTN_IGNORE_SET)
@@ -92,18 +91,4 @@ ref_vector attn_loss_soft(const attn_loss *p, int64_t row) {
 ref_vector attn_loss_weights(const attn_loss *p) {
     if (!p->weight.rank) return (ref_vector){ 0 };
     return (ref_vector){ p->weight.data, p->weight.stride[0], p->weight.dtype };
-}
-
-const void *attn_dense_piece(ref_vector v, int64_t j, int64_t n, void *buffer) {
-    if (!v.data) return NULL;
-    if (v.stride == 1) return attn_element(v, j);
-    for (int64_t i = 0; i < n; i++) ref_store(buffer, v.dtype, i, ref_get(v, j + i));
-    return buffer;
-}
-
-void attn_clear_row(ref_vector v, int64_t n) {
-    if (v.stride == 1 && n > 0)
-        memset(v.data, 0, (size_t)n * attn_dtype_size(v.dtype));
-    else
-        for (int64_t c = 0; c < n; c++) ref_put(v, c, 0);
 }

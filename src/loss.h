@@ -3,7 +3,7 @@
 #ifndef ATTN_LOSS_H
 #define ATTN_LOSS_H
 
-#include "ref/element.h"
+#include "piece.h"
 #include "tensor.h"
 
 /* A loss over n rows of logits. */
@@ -36,12 +36,5 @@ static inline double attn_loss_weight(const attn_loss *p, int64_t c) {
 /* The soft labels of a row, and the class weights; data NULL where there are none. */
 ref_vector attn_loss_soft(const attn_loss *p, int64_t row);
 ref_vector attn_loss_weights(const attn_loss *p);
-
-/* Elements [j, j + n) of v as dense ones: where they lie, or copied to `buffer`. NULL where there are none. */
-const void *attn_dense_piece(ref_vector v, int64_t j, int64_t n, void *buffer);
-static inline void *attn_element(ref_vector v, int64_t j) {
-    return (char *)v.data + j * v.stride * (int64_t)attn_dtype_size(v.dtype);
-}
-void attn_clear_row(ref_vector v, int64_t n);
 
 #endif

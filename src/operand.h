@@ -14,6 +14,13 @@ attn_status attn_check_float(const char *name, const attn_tensor *t, attn_role r
 /* One that follows another: exactly this shape, and `dtype` or F32. `what` says whose shape it is: "x", "[n]". */
 attn_status attn_check_operand(const char *name, const attn_tensor *t, attn_role role, int32_t rank, const int64_t *shape,
                                int32_t dtype, const char *what);
+/* I32 or I64 of exactly this shape, whose elements count up to `count`. */
+attn_status attn_check_index(const char *name, const attn_tensor *t, attn_role role, int32_t rank, const int64_t *shape,
+                             int64_t count, const char *what);
+/* What there is one of for each row of x: its shape is that of x without the last axis (only rank and shape are set), [1] where
+ * that is a scalar and t is not; the view has that axis, unused, as rows want it. */
+attn_tensor attn_shape_of_rows(const attn_tensor *x, const attn_tensor *t);
+attn_tensor attn_view_of_rows(const attn_tensor *x, const attn_tensor *t);
 /* Only ATTN_ACCUMULATE is known. */
 attn_status attn_check_flags(uint32_t flags);
 

@@ -61,24 +61,14 @@ static attn_status check_beside(const char *name, const attn_tensor *t, attn_rol
     return attn_check_operand(name, t, role, x->rank, x->shape, x->dtype, what);
 }
 
-/* One element for each row of x: the shape of x without its last axis. Comes back with that axis, unused, as rows want it. */
+/* One element for each row of x. */
 static attn_status check_of_row(const char *name, const attn_tensor *t, attn_role role, const attn_tensor *x, attn_tensor *out) {
-    attn_tensor rows = *x, view = *t;
-    rows.rank--;
-    if (rows.rank == 0 && t->rank == 1) { /* a scalar may be [1] */
-        rows.rank = 1;
-        rows.shape[0] = 1;
-    }
-    attn_status s = rows.rank == 0 && t->rank == 0 && !t->data ? attn_fail(ATTN_BAD_ARGUMENT, "%s is missing", name)
-                                                               : check_beside(name, t, role, &rows, "the number of rows");
-    if (s != ATTN_OK) return s;
-    view.rank = x->rank;
-    for (int32_t i = 0; i < x->rank; i++) {
-        view.shape[i] = x->shape[i];
-        if (i == x->rank - 1) view.stride[i] = 0;
-    }
-    *out = view;
-    return ATTN_OK;
+    attn_tensor rows = attn_shape_of_rows(x, t);
+    attn_status s = rows.rank == 0 && t->rank == 0 && !t->data
+                        ? attn_fail(ATTN_BAD_ARGUMENT, "%s is missing", name)
+                        : attn_check_operand(name, t, role, rows.rank, rows.shape, x->dtype, "the number of rows");
+    if (s == ATTN_OK) *out = attn_view_of_rows(x, t);
+    return s;
 }
 
 /* x, and the mask and the bias broadcast to it. */

@@ -5,6 +5,7 @@
 #include "softmax_rows.h"
 #include "entmax_search.h"
 #include "operand.h"
+#include "piece.h"
 #include "status.h"
 #include "strip.h"
 
@@ -302,11 +303,6 @@ static void do_block(void *context, int64_t item, void *scratch) {
         do_rows(run, &b, row, b.count - row < run->plan.rows ? b.count - row : run->plan.rows, run->plan.bytes ? scratch : stack);
 }
 
-static ref_vector row_vector(const attn_rows *rows, const attn_rows_block *b, int32_t t, int64_t row) {
-    attn_strip s = attn_strip_of(rows, b, t, row);
-    return (ref_vector){ .data = s.data, .stride = s.step, .dtype = rows->t[t].dtype };
-}
-
 static void do_block_by_reference(void *context, int64_t item, void *scratch) {
     (void)scratch;
     const score_run *run = context;
@@ -314,17 +310,17 @@ static void do_block_by_reference(void *context, int64_t item, void *scratch) {
     attn_rows_block b = attn_rows_at(rows, run->block, item);
     for (int64_t row = 0; row < b.count; row++) {
         ref_scores scores = { .n = rows->n,
-                              .x = row_vector(rows, &b, SCORES_X, row),
-                              .mask = row_vector(rows, &b, SCORES_MASK, row),
-                              .bias = row_vector(rows, &b, SCORES_BIAS, row),
+                              .x = attn_rows_vector(rows, &b, SCORES_X, row),
+                              .mask = attn_rows_vector(rows, &b, SCORES_MASK, row),
+                              .bias = attn_rows_vector(rows, &b, SCORES_BIAS, row),
                               .scale = run->job->scale,
                               .op = run->job->negate ? ATTN_SOFTMIN : ATTN_SOFTMAX };
-        ref_vector y = row_vector(rows, &b, SCORES_Y, row), of_row = row_vector(rows, &b, SCORES_OF_ROW, row);
+        ref_vector y = attn_rows_vector(rows, &b, SCORES_Y, row), of_row = attn_rows_vector(rows, &b, SCORES_OF_ROW, row);
         uint64_t number = (uint64_t)(b.number + row * b.next_number);
         switch (run->job->result) {
         case RESULT_LSE: ref_put(of_row, 0, ref_logsumexp(&scores)); break;
         case RESULT_LSE_TANGENT:
-            ref_put(of_row, 0, ref_logsumexp_tangent(&scores, row_vector(rows, &b, SCORES_TANGENT, row)));
+            ref_put(of_row, 0, ref_logsumexp_tangent(&scores, attn_rows_vector(rows, &b, SCORES_TANGENT, row)));
             break;
         case RESULT_LSE_GRADIENT: ref_logsumexp_backward(&scores, ref_get(of_row, 0), y); break;
         case RESULT_ENTMAX: ref_entmax(&scores, run->job->alpha, y); break;
@@ -465,8 +461,8 @@ static void gradient_block_by_reference(void *context, int64_t item, void *scrat
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
     for (int64_t r = 0; r < b.count; r++) {
-        ref_vector y = row_vector(rows, &b, GRADIENT_Y, r), dy = row_vector(rows, &b, GRADIENT_DY, r),
-                   dx = row_vector(rows, &b, GRADIENT_DX, r);
+        ref_vector y = attn_rows_vector(rows, &b, GRADIENT_Y, r), dy = attn_rows_vector(rows, &b, GRADIENT_DY, r),
+                   dx = attn_rows_vector(rows, &b, GRADIENT_DX, r);
         if (run->job->alpha > 0)
             ref_entmax_backward(run->job->alpha, run->job->scale, rows->n, y, dy, dx);
         else if (run->job->slope == ATTN_SLOPE_LOG_TANGENT)

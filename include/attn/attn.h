@@ -182,6 +182,88 @@ ATTN_API attn_status attn_softmax_jvp(const attn_softmax_args *a, const attn_sof
 /* dy = scale sum_j softmax(z)_j dx_j. Reads x, mask and bias (not y); dy has the shape of y. */
 ATTN_API attn_status attn_logsumexp_jvp(const attn_softmax_args *a, const attn_softmax_tangents *t, const attn_exec *exec);
 
+/* ---- routers: the top-k softmax of a mixture of experts ---------------------------------------------- */
+
+/* From logits x of all experts of a token to the k that it goes to, the first choice first, and their weights w:
+ *   ATTN_SOFTMAX_TOP_K  w = scale p of the k largest x, p the softmax over all experts (Shazeer et al. 2017, Fedus et al. 2021);
+ *                       with `normalize` over their sum (Jiang et al. 2024): the numbers of ATTN_TOP_K_SOFTMAX
+ *   ATTN_TOP_K_SOFTMAX  w = scale times the softmax over the k largest x alone
+ *   ATTN_SIGMOID_TOP_K  g = 1 / (1 + exp(-x)); the k largest g + bias are chosen, w = scale g; with `normalize` g over the sum of
+ *                       the chosen g (DeepSeek-AI 2024, DeepSeek-V3)
+ * Ties go to the lower index. An expert whose x or bias is -inf is masked: never chosen, and of no weight in p. Beyond the live
+ * experts index is -1 and w 0. NaN comes before all. A live NaN or +inf of x makes all w of its row NaN, of ATTN_SIGMOID_TOP_K
+ * only NaN does (in x or bias), and without `normalize` only its own. Choices and w are worked out in double; of F32 logits p
+ * is as exact as ATTN_SOFTMAX. */
+enum { ATTN_SOFTMAX_TOP_K = 0, ATTN_TOP_K_SOFTMAX, ATTN_SIGMOID_TOP_K };
+
+typedef struct attn_top_k_softmax_args {
+    int32_t     order;          /* ATTN_SOFTMAX_TOP_K, ... */
+    uint32_t    flags;          /* ATTN_SCALE_SET: `scale` counts even when it is 0 */
+    int32_t     normalize;      /* the weights of a row sum to `scale`, but where all of them are 0; an error with
+                                 * ATTN_TOP_K_SOFTMAX, where they do anyway */
+    attn_tensor logits;         /* [..., experts], rank 1 to 6, a float dtype */
+    attn_tensor bias;           /* optional [experts], logits' dtype or F32; ATTN_SIGMOID_TOP_K: chooses, and weighs nothing */
+    attn_tensor index;          /* out, I32 or I64 [..., k]; k may be any number */
+    attn_tensor weight;         /* out [..., k], logits' dtype or F32 */
+    double      scale;          /* of the weights: default 1; finite */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_top_k_softmax_args;
+
+typedef struct attn_top_k_softmax_grads {
+    attn_tensor dweight;        /* in, the shape of weight: the loss's gradient to it; logits' dtype or F32 */
+    attn_tensor dlogits;        /* out, the shape of logits, its dtype or F32 */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_top_k_softmax_grads;
+
+/* Bytes a call needs with n_threads: none up to k = 256. Reads shapes, never data. The backward needs none. */
+ATTN_API size_t attn_top_k_softmax_workspace(const attn_top_k_softmax_args *a, int32_t n_threads);
+/* One sweep that keeps the k best, and for ATTN_SOFTMAX_TOP_K one for the sum: never a sort of the row. */
+ATTN_API attn_status attn_top_k_softmax(const attn_top_k_softmax_args *a, const attn_exec *exec);
+/* The choice stays as it is, so that the gradient is that of the weights. With dv = scale dweight, 0 where not chosen:
+ *     softmax over all      dx_i = p_i (dv_i - sum_r p_r dv_r), the chosen r
+ *     over the chosen       dx_r = s_r (dv_r - sum_q s_q dv_q), s = w / scale; 0 where not chosen, here and below
+ *     sigmoid               dx_r = dv_r g_r (1 - g_r);  normalised  (dv_r - sum_q g_q / G dv_q) g_r (1 - g_r) / G, G = sum_q g_q
+ * Reads logits, bias (NaN in it shows) and index, where the forward left what it chose; not weight, which may be absent. An index
+ * outside -1 .. experts - 1 is ATTN_BAD_ARGUMENT, naming its place. */
+ATTN_API attn_status attn_top_k_softmax_backward(const attn_top_k_softmax_args *a, const attn_top_k_softmax_grads *g,
+                                                 const attn_exec *exec);
+
+/* ---- sampling ------------------------------------------------------------------------------------------ */
+
+/* One class for each row of logits x, drawn with the softmax probabilities of x / temperature that are left after, in this order,
+ *   top_k   the k largest x stay, ties going to the lower class
+ *   top_p   of these, the fewest of the largest whose probabilities, among what top_k left, add up to p or more (nucleus
+ *           sampling, Holtzman et al. 2020); ties go to the lower class
+ *   min_p   of these, those with (x - max x) / temperature >= log(min_p): at least min_p times as likely as the likeliest
+ *           (Nguyen et al. 2024)
+ * The largest always stays. With e = exp((x - max x) / temperature) of what is left, the draw is the first class, in the order of
+ * classes, at which the sum of e is above u times their whole sum. u is of the row alone:
+ *     u = (floor(W / 2^12) + 1/2) 2^-52,  W = w0 + w1 2^32, the first two words of Philox-4x32-10 with counter
+ *     (row low, row high, 0, 2) and key seed, both low word first; row: the row's row-major number
+ * so that the same seed and logits give the same draws with any number of threads and strides, and a row's draw depends on its
+ * logits, its number and the seed alone. All is worked out in double. */
+typedef struct attn_sample_args {
+    uint32_t    flags;          /* none are known: 0 */
+    attn_tensor logits;         /* [..., classes], rank 1 to 6, a float dtype; -inf masks */
+    attn_tensor index;          /* out, I32 or I64: the shape of logits without its last axis ([1] or rank 0 for rank 1); -1
+                                 * where nothing can be drawn: a row without a live class, with NaN, or (at a temperature
+                                 * above 0) with +inf */
+    attn_tensor probability;    /* out, optional, index's shape, logits' dtype or F32: of what was drawn, among what is left; 1 at
+                                 * temperature 0. Where index is -1: 0 without a live class, else NaN */
+    double      temperature;    /* finite, 0 or more; 0, the default: no draw, the first of the largest */
+    int64_t     top_k;          /* 0: all. Negative: ATTN_BAD_ARGUMENT */
+    double      top_p;          /* above 0, at most 1; default 1: all */
+    double      min_p;          /* from 0 to 1; default 0: all */
+    uint64_t    seed;
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_sample_args;
+
+/* Bytes a call needs with n_threads: none at temperature 0, else at most 49 KiB and classes / 32 bytes a thread. Reads shapes
+ * and options, never data. 0 where an option would be refused. */
+ATTN_API size_t attn_sample_workspace(const attn_sample_args *a, int32_t n_threads);
+/* Time grows with the number of classes, with any options: top_k and top_p select, they do not sort the row. */
+ATTN_API attn_status attn_sample(const attn_sample_args *a, const attn_exec *exec);
+
 /* ---- losses ------------------------------------------------------------------------------------------ */
 
 /* Cross-entropy of softmax(logits), as torch.nn.functional.cross_entropy computes it. With nll_c = logsumexp(logits) - logits_c,

@@ -45,6 +45,7 @@ from ._softmax import (
     logsumexp,
     logsumexp_backward,
     logsumexp_jvp,
+    sample,
     softmax,
     softmax_backward,
     softmax_jvp,
@@ -54,6 +55,8 @@ from ._softmax import (
     sparsemax,
     sparsemax_backward,
     sparsemax_jvp,
+    top_k_softmax,
+    top_k_softmax_backward,
 )
 from ._threads import get_threads, info, set_threads
 
@@ -93,6 +96,7 @@ __all__ = [
     "logsumexp_jvp",
     "rope",
     "rope_backward",
+    "sample",
     "set_threads",
     "softmax",
     "softmax_backward",
@@ -103,4 +107,6 @@ __all__ = [
     "sparsemax",
     "sparsemax_backward",
     "sparsemax_jvp",
+    "top_k_softmax",
+    "top_k_softmax_backward",
 ]

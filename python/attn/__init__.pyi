@@ -10,6 +10,7 @@ A = TypeVar("A", bound=_Array)
 _Ints = int | Sequence[int] | _Array
 _Reduction = Literal["mean", "sum", "none"]
 _Gate = Literal["sigmoid", "additive", "multiplicative"]
+_Order = Literal["softmax-top-k", "top-k-softmax", "sigmoid-top-k"]
 _Rule = Literal["linear", "gated", "delta", "gated_delta"]
 _Score = Literal["dot", "additive", "cosine"]
 _Weighting = Literal["softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"]
@@ -85,6 +86,51 @@ def gumbel_softmax_jvp(dx: A, y_soft: _Array, axis: int = -1, *, temperature: fl
 def logsumexp_jvp(
     dx: _Array, x: A, axis: int = -1, *, scale: float = 1.0, mask: _Array | None = None, bias: _Array | None = None
 ) -> A: ...
+def top_k_softmax(
+    logits: A,
+    k: int,
+    axis: int = -1,
+    *,
+    order: _Order = "softmax-top-k",
+    normalize: bool = False,
+    bias: _Array | None = None,
+    scale: float = 1.0,
+) -> tuple[A, A]: ...
+def top_k_softmax_backward(
+    dweight: _Array,
+    logits: A,
+    index: _Array,
+    axis: int = -1,
+    *,
+    order: _Order = "softmax-top-k",
+    normalize: bool = False,
+    bias: _Array | None = None,
+    scale: float = 1.0,
+) -> A: ...
+@overload
+def sample(
+    logits: A,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    probability: Literal[False] = False,
+) -> A: ...
+@overload
+def sample(
+    logits: A,
+    axis: int = -1,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int = 0,
+    probability: Literal[True],
+) -> tuple[A, A]: ...
 def gate(x: A, g: _Array, kind: _Gate = "sigmoid") -> A: ...
 def gate_backward(dy: _Array, x: A, g: _Array, kind: _Gate = "sigmoid") -> tuple[A, A]: ...
 def rope(

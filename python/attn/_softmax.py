@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The softmax family and gates."""
+"""The softmax family, routers, sampling and gates."""
 
 from ._core import gate as _gate
 from ._core import gate_backward as _gate_backward
 from ._core import logsumexp as _logsumexp
 from ._core import logsumexp_backward as _logsumexp_backward
 from ._core import logsumexp_jvp as _logsumexp_jvp
+from ._core import sample as _sample
 from ._core import softmax as _softmax
 from ._core import softmax_backward as _backward
 from ._core import softmax_jvp as _jvp
+from ._core import top_k_softmax as _top_k_softmax
+from ._core import top_k_softmax_backward as _top_k_softmax_backward
 
 # attn.h's ATTN_SOFTMAX, ...
 _SOFTMAX, _LOG_SOFTMAX, _SOFTMIN, _SPARSEMAX, _ENTMAX15, _ENTMAX, _GUMBEL = range(7)
@@ -205,6 +208,59 @@ def logsumexp_jvp(dx, x, axis=-1, *, scale=1.0, mask=None, bias=None):
     Returns dy, the shape of x without the axis.
     """
     return _logsumexp_jvp(dx, x, axis, scale, mask, bias)
+
+
+def top_k_softmax(logits, k, axis=-1, *, order="softmax-top-k", normalize=False, bias=None, scale=1.0):
+    """The k experts that a router chooses along an axis, the first choice first, and their weights.
+
+    logits     any shape of rank 1 to 6, any strides; -inf masks an expert
+    k          how many are chosen: any number from 0 on
+    order      "softmax-top-k"  weight = scale p of the k largest logits, p = softmax(logits)  (Fedus et al. 2021)
+               "top-k-softmax"  weight = scale softmax(the k largest logits)
+               "sigmoid-top-k"  g = 1 / (1 + exp(-logits)), the k largest g + bias, weight = scale g  (DeepSeek-V3)
+    normalize  the chosen weights are divided by their sum (0 where that is 0); not with "top-k-softmax", where it is 1
+    bias       of "sigmoid-top-k": [experts], of logits' dtype or float32; -inf masks
+    scale      of the weights: a finite number
+
+    Returns (index, weight), the shape of logits with k in place of the axis: int32, and logits' dtype. Ties go to the lower
+    index; beyond the live experts index is -1 and weight 0. A live NaN comes first and shows in its row.
+    """
+    return _top_k_softmax(logits, k, axis, order, normalize, bias, scale)
+
+
+def top_k_softmax_backward(
+    dweight, logits, index, axis=-1, *, order="softmax-top-k", normalize=False, bias=None, scale=1.0
+):
+    """The gradient of top_k_softmax's weights to its logits, what is chosen staying as it is.
+
+    With v = scale dweight where chosen, else 0, and over what the order's weights w sum over (all, or the chosen):
+    dlogits = p (v - sum p v) of a softmax p, v g (1 - g) of sigmoids, normalised (v - sum g v / G) g (1 - g) / G, G = sum g.
+
+    dweight  the loss's gradient to weight: its shape, logits' dtype or float32; not counted where index is -1
+    index    what top_k_softmax returned for these logits and options (int32 or int64)
+
+    Other arguments as top_k_softmax. Returns the shape and dtype of logits. An index out of range is a ValueError naming its
+    place.
+    """
+    return _top_k_softmax_backward(dweight, logits, index, axis, order, normalize, bias, scale)
+
+
+def sample(logits, axis=-1, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, probability=False):
+    """One class along an axis, drawn with the probabilities softmax(logits / temperature) that are left after, in this order:
+
+    temperature  0 or more; 0 is no draw, but the first of the largest
+    top_k        only the k largest logits stay; 0: all. Ties go to the lower class
+    top_p        of these the fewest of the likeliest whose probabilities add up to p (Holtzman et al. 2020); 1: all
+    min_p        of these those at least min_p times as likely as the likeliest (Nguyen et al. 2024); 0: all
+    seed         0 to 2**64 - 1. The same seed gives the same draws, whatever the strides, dtype of the index or threads; each
+                 row has a number of its own by where it stands among the rows
+    probability  also return how likely each draw was, among what is left
+
+    logits have any shape of rank 1 to 6; -inf masks. Returns int32 classes, the shape of logits without the axis, or with
+    probability=True (classes, probabilities). A row that nothing can be drawn from gives -1: without a live class (probability
+    0), with NaN, or with +inf at a temperature above 0 (probability NaN).
+    """
+    return _sample(logits, axis, temperature, top_k, top_p, min_p, seed, probability)
 
 
 def gate(x, g, kind="sigmoid"):

@@ -245,6 +245,114 @@ PyObject *logsumexp_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     return out;
 }
 
+/* ---- routers and sampling -------------------------------------------------------------------------------- */
+
+static const char *const orders[] = { "softmax-top-k", "top-k-softmax", "sigmoid-top-k", NULL };
+
+/* axis, order, normalize, bias, scale: what a router and its gradient share. */
+static bool read_router(call *c, attn_top_k_softmax_args *a, int32_t *axis, PyObject *const *args) {
+    bool normalize;
+    if (!read_axis(args[0], "logits", a->logits.rank, axis) || !read_choice("order", args[1], orders, &a->order) ||
+        !read_truth(args[2], &normalize) || !call_optional(c, "bias", args[3], &a->bias) ||
+        !read_number("scale", args[4], &a->scale))
+        return false;
+    a->normalize = normalize;
+    a->flags = ATTN_SCALE_SET;
+    return true;
+}
+
+/* logits, k, axis, order, normalize, bias, scale */
+PyObject *top_k_softmax(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_top_k_softmax_args a = { 0 };
+    result index = { 0 }, weight = { 0 };
+    int64_t k, shape[ATTN_MAX_RANK];
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 7)) return NULL;
+    bool ok = call_begin(&c, module, args[0]) && call_floats(&c, "logits", args[0], &a.logits) &&
+              read_integer("k", args[1], &k) && read_router(&c, &a, &axis, args + 2);
+    if (ok && k < 0) {
+        PyErr_Format(PyExc_ValueError, "k is %lld: it is how many are chosen", (long long)k);
+        ok = false;
+    }
+    for (int32_t i = 0; ok && i < a.logits.rank; i++) shape[i] = i == axis ? k : a.logits.shape[i];
+    ok = ok && call_output(&c, ATTN_I32, a.logits.rank, shape, &index, &a.index) &&
+         call_output(&c, a.logits.dtype, a.logits.rank, shape, &weight, &a.weight);
+    if (ok) {
+        a.logits = attn_axis_last(a.logits, axis);
+        a.index = attn_axis_last(a.index, axis);
+        a.weight = attn_axis_last(a.weight, axis);
+        COMPUTE(c, ok, attn_top_k_softmax(&a, exec));
+    }
+    if (ok) out = one_or_both(&c, &index, &weight, true);
+    result_drop(&index);
+    result_drop(&weight);
+    call_end(&c);
+    return out;
+}
+
+/* dweight, logits, index, axis, order, normalize, bias, scale */
+PyObject *top_k_softmax_backward(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_top_k_softmax_args a = { 0 };
+    attn_top_k_softmax_grads g = { 0 };
+    result dlogits = { 0 };
+    int32_t axis;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 8)) return NULL;
+    bool ok = call_begin(&c, module, args[1]) && call_floats(&c, "dweight", args[0], &g.dweight) &&
+              call_floats(&c, "logits", args[1], &a.logits) && call_input(&c, "index", args[2], &a.index) &&
+              read_router(&c, &a, &axis, args + 3);
+    if (ok && (a.index.rank != a.logits.rank || g.dweight.rank != a.logits.rank)) {
+        PyErr_Format(PyExc_ValueError, "index has %d axes and dweight %d, logits has %d", (int)a.index.rank, (int)g.dweight.rank,
+                     (int)a.logits.rank);
+        ok = false;
+    }
+    ok = ok && call_output(&c, a.logits.dtype, a.logits.rank, a.logits.shape, &dlogits, &g.dlogits);
+    if (ok) {
+        a.logits = attn_axis_last(a.logits, axis);
+        a.index = attn_axis_last(a.index, axis);
+        g.dweight = attn_axis_last(g.dweight, axis);
+        g.dlogits = attn_axis_last(g.dlogits, axis);
+        COMPUTE(c, ok, attn_top_k_softmax_backward(&a, &g, exec));
+    }
+    if (ok) out = call_result(&c, &dlogits);
+    result_drop(&dlogits);
+    call_end(&c);
+    return out;
+}
+
+/* logits, axis, temperature, top_k, top_p, min_p, seed, probability */
+PyObject *sample(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_sample_args a = { 0 };
+    result index = { 0 }, probability = { 0 };
+    int64_t shape[ATTN_MAX_RANK];
+    int32_t axis;
+    bool with_probability = false;
+    PyObject *out = NULL;
+    if (!count_arguments(n, 8)) return NULL;
+    bool ok = call_begin(&c, module, args[0]) && call_floats(&c, "logits", args[0], &a.logits) &&
+              read_axis(args[1], "logits", a.logits.rank, &axis) && read_number("temperature", args[2], &a.temperature) &&
+              read_integer("top_k", args[3], &a.top_k) &&
+              read_nonzero("top_p", args[4], "it is a number above 0, at most 1", &a.top_p) &&
+              read_number("min_p", args[5], &a.min_p) && read_seed("seed", args[6], &a.seed) &&
+              read_truth(args[7], &with_probability);
+    if (ok) without_axis(&a.logits, axis, shape);
+    ok = ok && call_output(&c, ATTN_I32, a.logits.rank - 1, shape, &index, &a.index) &&
+         (!with_probability || call_output(&c, a.logits.dtype, a.logits.rank - 1, shape, &probability, &a.probability));
+    if (ok) {
+        a.logits = attn_axis_last(a.logits, axis);
+        COMPUTE(c, ok, attn_sample(&a, exec));
+    }
+    if (ok) out = one_or_both(&c, &index, &probability, with_probability);
+    result_drop(&index);
+    result_drop(&probability);
+    call_end(&c);
+    return out;
+}
+
 /* ---- gates ----------------------------------------------------------------------------------------------- */
 
 static const char *const gate_kinds[] = { "sigmoid", "additive", "multiplicative", NULL };

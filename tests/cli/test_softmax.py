@@ -178,5 +178,116 @@ class Rows(ProgramTest):
         self.assertEqual(out, b" ".join([b"1e-05"] * n) + b"\n")
 
 
+def top_k(x, k, order, bias=0.0, normalize=False, scale=1.0):
+    """The definition, in float64, along the last axis: (weights, indices)."""
+    with np.errstate(over="ignore"):
+        gates = 1 / (1 + np.exp(-x.astype("f8")))
+    choice = np.where(np.isneginf(x), -INF, gates + bias) if order == "sigmoid-top-k" else x.astype("f8")
+    index = np.argsort(-choice, axis=-1, kind="stable")[..., :k]
+    chosen = np.take_along_axis(x.astype("f8"), index, -1)
+    weight = np.take_along_axis(gates, index, -1)
+    if order != "sigmoid-top-k":
+        weight = np.exp(chosen - (chosen if order == "top-k-softmax" else x.astype("f8")).max(-1, keepdims=True))
+        weight = weight / np.exp((chosen if order == "top-k-softmax" else x) - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    if normalize:
+        weight = weight / weight.sum(-1, keepdims=True)
+    return scale * weight, index
+
+
+class Choices(ProgramTest):
+    """--op top-k and --op sample."""
+
+    def setUp(self):
+        super().setUp()
+        self.random = np.random.default_rng(2)
+
+    def test_every_order_along_every_axis(self):
+        x = self.random.integers(-60, 60, (4, 5, 6)).astype("f4") / 8
+        bias = self.random.normal(size=(5,)).astype("f4")
+        self.save("x.npy", x)
+        self.save("b.npy", bias)
+        for order in ("softmax-top-k", "top-k-softmax", "sigmoid-top-k"):
+            for normalize in (False, True):
+                if normalize and order == "top-k-softmax":
+                    continue
+                sigmoid = order == "sigmoid-top-k"
+                for axis in (1,) if sigmoid else (0, 1, 2, -1):
+                    self.good("softmax", "x.npy", "--op", "top-k", "--top-k", 3, "--order", order, "--axis", axis, "-o", "w.npy",
+                              "--index", "i.npy", "--scale", 2.5, *["--normalize"] * normalize, *["--bias", "b.npy"] * sigmoid)
+                    weight, index = top_k(np.moveaxis(x, axis, -1), 3, order, bias.astype("f8") * sigmoid, normalize, 2.5)
+                    self.assertEqual(self.load("i.npy").dtype, np.int32)
+                    np.testing.assert_array_equal(np.moveaxis(self.load("i.npy"), axis, -1), index)
+                    np.testing.assert_allclose(np.moveaxis(self.load("w.npy"), axis, -1), weight, rtol=1e-6)
+        self.good("softmax", "x.npy", "--op", "top-k", "--top-k", 2, "-o", "only.npy")
+        np.testing.assert_allclose(self.load("only.npy"), top_k(x, 2, "softmax-top-k")[0], rtol=1e-6)
+
+    def test_a_router_of_float64_and_16_bits(self):
+        x = self.random.normal(size=(7, 16))
+        for dtype in (None, "bf16", "f16"):
+            self.good("softmax", self.save("x.npy", x), "--op=top-k", "--top-k=4", "-o", "w.npy", "--index=i.npy",
+                      *[f"--dtype={dtype}"] * bool(dtype))
+            rounded = x if dtype is None else x.astype("f2") if dtype == "f16" else None
+            if rounded is not None:
+                weight, index = top_k(rounded.astype("f8"), 4, "softmax-top-k")
+                np.testing.assert_array_equal(self.load("i.npy"), index)
+                np.testing.assert_allclose(self.load("w.npy"), weight, rtol=1e-6 if dtype else 1e-14)
+            self.assertEqual(self.load("w.npy").dtype, np.float32 if dtype else np.float64)
+
+    def test_sampling_is_seeded_and_follows_the_probabilities(self):
+        p = np.array([0.5, 0.25, 0.125, 0.125])
+        self.save("x.npy", np.tile(np.log(p), (20000, 1)))
+        sample = ("softmax", "x.npy", "--op", "sample", "-o", "i.npy")
+        self.good(*sample, "--seed", 5, "--probability", "p.npy")
+        index = self.load("i.npy")
+        self.assertEqual((index.dtype, index.shape), (np.int32, (20000,)))
+        np.testing.assert_allclose(self.load("p.npy"), p[index], rtol=1e-12)
+        np.testing.assert_allclose(np.bincount(index) / 20000, p, atol=0.015)
+        self.good(*sample, "--seed", 5, "--threads", 3)
+        np.testing.assert_array_equal(self.load("i.npy"), index)
+        self.good(*sample, "--seed", 2**64 - 1)
+        self.assertGreater((self.load("i.npy") != index).mean(), 0.3)
+        for options, left in ((("--temperature", 0), 1), (("--top-k", 2), 2), (("--top-p", 0.7), 2), (("--top-p", 0.8), 3),
+                              (("--min-p", 0.5), 2), (("--temperature", 0.5, "--min-p", 0.25), 2)):
+            self.good(*sample, *options, "--probability", "p.npy")
+            self.assertEqual(self.load("i.npy").max(), left - 1)
+            if left == 2 and len(options) == 2:
+                np.testing.assert_allclose(self.load("p.npy"), (p / p[:2].sum())[self.load("i.npy")], rtol=1e-12)
+        self.good("softmax", self.save("y.npy", np.eye(3)), "--op", "sample", "--temperature", 0, "--axis", 0, "-o", "i.npy")
+        np.testing.assert_array_equal(self.load("i.npy"), [0, 1, 2])
+        self.good("softmax", self.save("z.npy", np.full((2, 3), -INF)), "--op", "sample", "-o", "i.npy")
+        np.testing.assert_array_equal(self.load("i.npy"), [-1, -1])
+
+    def test_rows_of_numbers(self):
+        rows = "1 2 3\n\n-inf 0\nnan 1\n"
+        out = self.good("softmax", "--op", "top-k", "--top-k", 2, stdin=rows)
+        self.assertEqual(out, b"2:0.665240956 1:0.244728471\n\n1:1\n0:nan 1:nan\n")
+        out = self.good("softmax", "--op", "top-k", "--top-k", 5, "--order", "sigmoid-top-k", stdin="0 0\n")
+        self.assertEqual(out, b"0:0.5 1:0.5\n")
+        self.assertEqual(self.good("softmax", "--op", "sample", "--temperature", 0, stdin=rows), b"2 1\n-1 0\n1 1\n-1 nan\n")
+        lines = self.good("softmax", "--op", "sample", "--seed", 3, stdin="0 0\n" * 64).split(b"\n")
+        self.assertEqual(set(lines), {b"0 0.5", b"1 0.5", b""})
+
+    def test_what_does_not_go_together_is_refused(self):
+        self.save("x.npy", np.ones((2, 3), "f4"))
+        chooses, samples = ("softmax", "x.npy", "--op", "top-k"), ("softmax", "x.npy", "--op", "sample")
+        self.bad(2, *chooses, says="needs --top-k")
+        self.bad(2, *chooses, "--top-k", -1, says="--top-k is '-1'")
+        self.bad(2, *chooses, "--top-k", 1, "--order", "topk", says="softmax-top-k")
+        self.bad(2, *chooses, "--top-k", 1, "--order", "top-k-softmax", "--normalize", says="takes no --normalize")
+        self.bad(2, *chooses, "--top-k", 1, "--bias", "x.npy", says="--order sigmoid-top-k")
+        self.bad(2, *chooses, "--top-k", 1, "--temperature", 1, says="--op gumbel and sample")
+        self.bad(2, *chooses, "--top-k", 1, "--index", "w.npy", "-o", "w.npy", says="both be written")
+        self.bad(3, *chooses, "--top-k", 1, "--order", "sigmoid-top-k", "--bias", "x.npy", says="bias has shape [2, 3]")
+        self.bad(2, *samples, "--mask", "x.npy", says="no --mask")
+        self.bad(2, *samples, "--scale", 2, says="no --scale")
+        self.bad(2, *samples, "--top-p", 0, says="above 0")
+        self.bad(2, *samples, "--top-p", 1.5, says="from 0 to 1")
+        self.bad(2, *samples, "--temperature", -1, says="--temperature is '-1'")
+        self.bad(2, *samples, "--index", "i.npy", says="--op top-k")
+        for option in ("--top-k", "--top-p", "--min-p"):
+            self.bad(2, "softmax", "x.npy", option, 1, says="belongs to --op")
+        self.bad(2, "softmax", "--op", "sample", "--probability", "p.npy", stdin="1 2\n", says="for arrays")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -32,6 +32,9 @@ class Calls(unittest.TestCase):
         attn.logsumexp(x, mask=mask, bias=bias)
         attn.logsumexp_backward(x[..., 0], x)
         attn.gate_backward(x, x, x, "additive")
+        index, weight = attn.top_k_softmax(x, 2, order="sigmoid-top-k", bias=bias)
+        attn.top_k_softmax_backward(weight, x, index)
+        attn.sample(x, 1, top_p=0.5, probability=True)
         attn.cross_entropy(x[0], self.labels, weight=bias, grad=True)
         attn.rope_backward(attn.rope(x, x[0, :, :1], x[0, :, 1:2], [[0, 1, 2]] * 2, heads=2), x[..., :1], x[..., 1:2], heads=2)
         out, state = attn.linear_attention(x[None], x[None], x[None], rule="delta", beta=x[None, ..., 0])
@@ -56,6 +59,9 @@ class Calls(unittest.TestCase):
             lambda: attn.softmax(x, 5),
             lambda: attn.softmax(x.astype("i4")),
             lambda: attn.softmax(x, scale="a"),
+            lambda: attn.top_k_softmax(x, -1),
+            lambda: attn.top_k_softmax_backward(weight, x, index + 9),
+            lambda: attn.sample(x, top_p=2),
             lambda: attn.softmax(x.astype(">f4")),
             lambda: attn.attention(x, x, x[0]),
             lambda: attn.softmax(object()),

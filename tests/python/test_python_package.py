@@ -22,6 +22,7 @@ OPTIONS = (
     "q_starts=None, kv_starts=None"
 )
 LOSS = "ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction='mean', grad=False)"
+ROUTER = "order='softmax-top-k', normalize=False, bias=None, scale=1.0)"
 ROPE = "({}, cos, sin, positions=None, *, interleaved=False, rotary_dim=0, heads=0)"
 LINEAR = "rule='linear', decay=None, beta=None, past_state=None, scale=None"
 SIGNATURES = {
@@ -55,6 +56,9 @@ SIGNATURES = {
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
     "attention_jvp": f"(q, k, v, *, {OPTIONS}, dq=None, dk=None, dv=None, dbias=None)",
     "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
+    "top_k_softmax": f"(logits, k, axis=-1, *, {ROUTER}",
+    "top_k_softmax_backward": f"(dweight, logits, index, axis=-1, *, {ROUTER}",
+    "sample": "(logits, axis=-1, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, probability=False)",
     "gate": "(x, g, kind='sigmoid')",
     "gate_backward": "(dy, x, g, kind='sigmoid')",
     "rope": ROPE.format("x"),
