@@ -46,10 +46,10 @@ int softmax_choose(const softmax_settings *s, const attn_tensor *x, int32_t axis
             shape[rank++] = x->shape[i];
         else if (!samples)
             shape[rank++] = s->top_k.value;
-    int failed = outputs_add(out, "-o", s->out, samples ? ATTN_I32 : x->dtype, rank, shape, 0, &first);
+    int failed = outputs_add(out, "-o", s->out, samples ? ATTN_I32 : x->dtype, rank, shape, &first);
     if (!failed && beside)
-        failed = outputs_add(out, samples ? "--probability" : "--index", beside, samples ? x->dtype : ATTN_I32, rank, shape, 0,
-                             &second);
+        failed =
+            outputs_add(out, samples ? "--probability" : "--index", beside, samples ? x->dtype : ATTN_I32, rank, shape, &second);
     if (failed) return failed;
     if (samples) {
         attn_sample_args args = sample_args(s);
@@ -60,7 +60,7 @@ int softmax_choose(const softmax_settings *s, const attn_tensor *x, int32_t axis
     }
     attn_top_k_softmax_args args = router_args(s, bias);
     outputs unwritten = { 0 }; /* the index, where nobody asks for it */
-    if (!beside) failed = outputs_add(&unwritten, "the index", NULL, ATTN_I32, rank, shape, 0, &second);
+    if (!beside) failed = outputs_add(&unwritten, "the index", NULL, ATTN_I32, rank, shape, &second);
     args.logits = attn_axis_last(*x, axis);
     args.weight = attn_axis_last(first, axis);
     args.index = attn_axis_last(second, axis);
