@@ -395,6 +395,37 @@ ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_ar
 ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
                                                     const attn_exec *exec);
 
+/* ---- merging parts of attention ---------------------------------------------------------------------------- */
+
+/* The results of attention over disjoint sets of keys (pages of a cache, its share on another machine, a prefix that many
+ * sequences have in common) become attention over all of them. With m the largest lse of a row and w_i = exp(lse_i - m):
+ *     out = sum_i w_i out_i / sum_i w_i        lse = m + log sum_i w_i
+ * A part whose lse is -inf saw no key and counts nothing, whatever its out holds; where none saw any, out is 0 and lse -inf.
+ * Sinks belong to one of the parts, since each lse takes in what its call was given. */
+typedef struct attn_merge_args {
+    int64_t     n;              /* parts, at least one */
+    const attn_tensor *outs;    /* n of them: [..., v_dim], of rank 2 to 6 and one shape; the first one's float dtype, or F32 */
+    const attn_tensor *lses;    /* n of them: [...], F32 (F64 where the first out is) */
+    attn_tensor out;            /* [..., v_dim], any float dtype; may be outs[0] */
+    attn_tensor lse;            /* optional [...], F32 (F64 where the first of outs is); may be lses[0] */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_merge_args;
+
+typedef struct attn_merge_grads {
+    attn_tensor dout;           /* in [..., v_dim]: the loss's gradient to out; the dtype of outs[0], or F32 */
+    attn_tensor dlse;           /* in, optional [...]: to lse; F32 (F64) */
+    const attn_tensor *douts;   /* optional, n of them, out: each [..., v_dim], the dtype of outs[0] or F32, or absent */
+    const attn_tensor *dlses;   /* optional, n of them, out: each [...], F32 (F64), or absent */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_merge_grads;
+
+/* Needs no workspace. */
+ATTN_API attn_status attn_merge(const attn_merge_args *a, const attn_exec *exec);
+/* With p_i = w_i / sum_k w_k: douts_i = p_i dout, dlses_i = p_i (dout . (out_i - out) + dlse). Reads outs and lses, not out and
+ * lse. Computed in double, rounded once. attn_attention_backward of a part, told the merged out and lse (a->out, a->see.lse) and
+ * the loss's gradient to them, needs none of this. */
+ATTN_API attn_status attn_merge_backward(const attn_merge_args *a, const attn_merge_grads *g, const attn_exec *exec);
+
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 
 /* y = x * sigmoid(g), x + g * x, x * g. Need no workspace. */

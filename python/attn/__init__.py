@@ -26,6 +26,7 @@ from ._attention import (
 from ._core import Unsupported
 from ._core import version as __version__
 from ._losses import cross_entropy, linear_cross_entropy
+from ._merge import merge, merge_backward
 from ._sequence import linear_attention, linear_attention_backward, rope, rope_backward
 from ._softmax import (
     entmax,
@@ -91,6 +92,8 @@ __all__ = [
     "logsumexp",
     "logsumexp_backward",
     "logsumexp_jvp",
+    "merge",
+    "merge_backward",
     "rope",
     "rope_backward",
     "set_threads",

@@ -221,6 +221,8 @@ static PyMethodDef methods[] = {
     FAST(attention_backward),
     FAST(attention_jvp),
     FAST(attention_double_backward),
+    FAST(merge),
+    FAST(merge_backward),
     FAST(rope),
     FAST(rope_backward),
     FAST(linear_attention),

@@ -36,6 +36,8 @@ class Calls(unittest.TestCase):
         attn.rope_backward(attn.rope(x, x[0, :, :1], x[0, :, 1:2], [[0, 1, 2]] * 2, heads=2), x[..., :1], x[..., 1:2], heads=2)
         out, state = attn.linear_attention(x[None], x[None], x[None], rule="delta", beta=x[None, ..., 0])
         attn.linear_attention_backward(out, x[None], x[None], x[None], past_state=state, dstate=state)
+        attn.merge([x] * 30, x[None, ..., 0].repeat(30, 0), out=x.copy())
+        attn.merge_backward(x, [x] * 30, [x[..., 0]] * 30, dlse=x[..., 0])
         attn.linear_cross_entropy(x[0], x[1], self.labels, bias=bias[:3], grad=True)
         attn.attention(
             x,

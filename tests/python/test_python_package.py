@@ -54,6 +54,8 @@ SIGNATURES = {
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
     "attention_jvp": f"(q, k, v, *, {OPTIONS}, dq=None, dk=None, dv=None, dbias=None)",
     "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
+    "merge": "(outs, lses, *, out=None)",
+    "merge_backward": "(dout, outs, lses, *, dlse=None)",
     "gate": "(x, g, kind='sigmoid')",
     "gate_backward": "(dy, x, g, kind='sigmoid')",
     "rope": ROPE.format("x"),
