@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks an attention call to the last option before anything is written, and fills in the plan. Every refusal is a sentence
  * that names the tensor or field, what it holds and what it should hold. */
-#include "attention_plan.h"
+#include "attention_check.h"
 #include "exec.h"
 #include "status.h"
 
@@ -64,26 +64,6 @@ static attn_status plan_window(attn_attention_plan *p, const attn_attention_args
 
 /* ---- dtypes ---------------------------------------------------------------------------------------------- */
 
-/* `t` has dtype `own`, or f32, which everything may be kept in. */
-static attn_status check_dtype_or_f32(const char *name, const attn_tensor *t, int32_t own) {
-    if (t->dtype == own || t->dtype == ATTN_F32) return ATTN_OK;
-    if (own == ATTN_F32) return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is f32", name, attn_dtype_name(t->dtype));
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is %s or f32", name, attn_dtype_name(t->dtype), attn_dtype_name(own));
-}
-
-/* What is seen has the accumulator's dtype: f64 for f64 input, else f32. */
-static attn_status check_seen_dtype(const char *name, const attn_tensor *t, int32_t input) {
-    int32_t wanted = input == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-    if (t->dtype == wanted) return ATTN_OK;
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: with q of %s it is %s", name, attn_dtype_name(t->dtype),
-                     attn_dtype_name(input), attn_dtype_name(wanted));
-}
-
-static attn_status check_integer(const char *name, const attn_tensor *t) {
-    if (t->dtype == ATTN_I32 || t->dtype == ATTN_I64) return ATTN_OK;
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: it is i32 or i64", name, attn_dtype_name(t->dtype));
-}
-
 /* The one place that says which dtypes q, k and v have. */
 static attn_status check_input_dtypes(const attn_attention_args *a) {
     const attn_tensor *inputs[] = { &a->q, &a->k, &a->v };
@@ -99,15 +79,6 @@ static attn_status check_input_dtypes(const attn_attention_args *a) {
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------------------- */
-
-static attn_status check_shape(const char *name, const attn_tensor *t, int32_t rank, const int64_t *shape) {
-    char text[ATTN_SHAPE_TEXT], wanted[ATTN_SHAPE_TEXT];
-    attn_tensor target = { .rank = rank };
-    for (int32_t i = 0; i < rank; i++) target.shape[i] = shape[i];
-    if (attn_same_shape(t, &target)) return ATTN_OK;
-    return attn_fail(ATTN_BAD_SHAPE, "%s has shape %s, here it is %s", name, attn_shape_text(t, text),
-                     attn_shape_text(&target, wanted));
-}
 
 static attn_status check_extents(const attn_attention_plan *p) {
     int64_t n_heads;
@@ -283,65 +254,6 @@ static attn_status plan_offset(attn_attention_plan *p, const attn_attention_args
     return ATTN_OK;
 }
 
-/* ---- what is to be seen ---------------------------------------------------------------------------------- */
-
-/* An optional output of the accumulator's dtype and of a fixed shape. */
-static attn_status plan_seen(const char *name, const attn_tensor *t, int32_t input_dtype, int32_t rank, const int64_t *shape,
-                             attn_tensor *view) {
-    attn_status s;
-    if (!attn_present(t)) return ATTN_OK;
-    if ((s = attn_check_output(name, t, rank, rank)) || (s = check_seen_dtype(name, t, input_dtype)) ||
-        (s = check_shape(name, t, rank, shape)))
-        return s;
-    *view = *t;
-    return ATTN_OK;
-}
-
-static attn_status plan_top_k(attn_attention_plan *p, const attn_see *see) {
-    attn_status s;
-    bool index = attn_present(&see->top_index), weight = attn_present(&see->top_weight);
-    const attn_tensor *first = index ? &see->top_index : &see->top_weight;
-    if (!index && !weight) return ATTN_OK;
-    if ((s = attn_check_output(index ? "see.top_index" : "see.top_weight", first, 4, 4))) return s;
-    p->top_k = first->shape[3];
-    const int64_t shape[] = { p->batch, p->heads, p->q_len, p->top_k };
-    if (index) {
-        if ((s = check_integer("see.top_index", &see->top_index)) ||
-            (s = check_shape("see.top_index", &see->top_index, 4, shape)))
-            return s;
-        if (see->top_index.dtype == ATTN_I32 && p->kv_len > INT32_MAX)
-            return attn_fail(ATTN_BAD_ARGUMENT, "see.top_index is i32, which cannot count %" PRId64 " keys", p->kv_len);
-        p->top_index = see->top_index;
-    }
-    return plan_seen("see.top_weight", &see->top_weight, p->q.dtype, 4, shape, &p->top_weight);
-}
-
-/* Are a row's weights shares of 1? */
-static bool shares_out(int32_t weighting) {
-    return weighting != ATTN_WEIGHT_SIGMOID && weighting != ATTN_WEIGHT_NORMALIZED_SUM && weighting != ATTN_WEIGHT_RELU2;
-}
-
-static attn_status plan_see(attn_attention_plan *p, const attn_see *see) {
-    attn_status s;
-    const int64_t map[] = { p->batch, p->heads, p->q_len, p->kv_len }, keys[] = { p->batch, p->heads, p->kv_len };
-    if (p->weighting != ATTN_WEIGHT_SOFTMAX && attn_present(&see->lse))
-        return attn_fail(ATTN_BAD_ARGUMENT, "see.lse is asked for, and only the softmax weighting has a log-sum-exp");
-    if (!shares_out(p->weighting) && attn_present(&see->entropy))
-        return attn_fail(ATTN_BAD_ARGUMENT,
-                         "see.entropy is asked for, and is not defined for this weighting: its weights need not "
-                         "be shares of 1");
-    if (see->scores_stage < ATTN_STAGE_WEIGHTED || see->scores_stage > ATTN_STAGE_RAW)
-        return attn_fail(ATTN_BAD_ARGUMENT, "see.scores_stage is %d: no such stage", (int)see->scores_stage);
-    p->scores_stage = see->scores_stage;
-    if ((s = plan_seen("see.lse", &see->lse, p->q.dtype, 3, map, &p->lse)) ||
-        (s = plan_seen("see.entropy", &see->entropy, p->q.dtype, 3, map, &p->entropy)) ||
-        (s = plan_seen("see.received", &see->received, p->q.dtype, 3, keys, &p->received)) ||
-        (s = plan_seen("see.weights", &see->weights, p->q.dtype, 4, map, &p->weights)) ||
-        (s = plan_seen("see.scores", &see->scores, p->q.dtype, 4, map, &p->scores)))
-        return s;
-    return plan_top_k(p, see);
-}
-
 /* ---- the whole call -------------------------------------------------------------------------------------- */
 
 /* In a question, data that is not there yet is stood in for by an address that passes the checks and is never read. */
@@ -387,7 +299,7 @@ static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *
         (s = plan_lengths("kv_lengths", &a->kv_lengths, p->batch, p->kv_len, purpose, &p->kv_lengths)) ||
         (s = plan_offset(p, a, purpose)))
         return s;
-    return plan_see(p, &a->see);
+    return attn_plan_see(p, &a->see, purpose);
 }
 
 attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose) {

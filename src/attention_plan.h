@@ -9,6 +9,14 @@
 #include "ref/element.h"
 #include "tensor.h"
 
+/* Which rows or heads: all n of them in order (index NULL), or these n. */
+typedef struct attn_index_list {
+    const int64_t *index;
+    int64_t n;
+} attn_index_list;
+
+static inline int64_t attn_listed(attn_index_list list, int64_t i) { return list.index ? list.index[i] : i; }
+
 typedef struct attn_attention_plan {
     int64_t batch, heads, k_heads, v_heads, q_len, kv_len, dim, v_dim;
     int64_t k_group, v_group; /* query heads per key head and per value head: head h reads key head h / k_group */
@@ -32,6 +40,7 @@ typedef struct attn_attention_plan {
      * mode too: to be written. */
     attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
     int32_t scores_stage;
+    attn_index_list seen_rows, seen_heads; /* of weights and scores */
     int64_t top_k;
 } attn_attention_plan;
 

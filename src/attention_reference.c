@@ -20,6 +20,12 @@ static ref_vector vector_of(const attn_tensor *t, int64_t b, int64_t h) {
     return (ref_vector){ .data = attn_at(t, b * t->stride[0] + h * t->stride[1]), .stride = t->stride[2], .dtype = t->dtype };
 }
 
+/* [b, :, :, :] of a rank 4 tensor. */
+static ref_maps maps_of(const attn_tensor *t, int64_t b) {
+    if (t->rank == 0 || t->data == NULL) return (ref_maps){ 0 };
+    return (ref_maps){ attn_at(t, b * t->stride[0]), t->stride[1], t->stride[2], t->stride[3], t->dtype };
+}
+
 /* [h, :] of a rank 2 tensor. */
 static ref_vector row_of(const attn_tensor *t, int64_t h) {
     if (t->rank == 0) return (ref_vector){ 0 };
@@ -57,9 +63,11 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .lse = vector_of(&p->lse, b, h),
         .entropy = vector_of(&p->entropy, b, h),
         .received = vector_of(&p->received, b, h),
-        .weights = matrix_of(&p->weights, b, h),
-        .scores = matrix_of(&p->scores, b, h),
+        .weights = maps_of(&p->weights, b),
+        .scores = maps_of(&p->scores, b),
         .scores_stage = p->scores_stage,
+        .seen_rows = { p->seen_rows.index, p->seen_rows.n },
+        .seen_heads = { p->seen_heads.index, p->seen_heads.n },
         .top_index = matrix_of(&p->top_index, b, h),
         .top_weight = matrix_of(&p->top_weight, b, h),
         .top_k = p->top_k,

@@ -270,19 +270,21 @@ enum { ATTN_WEIGHT_SOFTMAX = 0, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM,
 enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
 
 /* What a call lets the caller see, besides its result; each tensor optional, F32 (F64 for F64 input) but for top_index, any
- * strides. Asking changes no bit of `out`. All but whole weights and scores takes memory in proportion to q_len + kv_len. All
- * before dropout. */
+ * strides. Asking changes no bit of `out`, nor of anything else that is seen. All but weights and scores takes memory in proportion
+ * to q_len + kv_len, and these to the rows that are seen. All before dropout. */
 typedef struct attn_see {
     attn_tensor lse;            /* [batch, heads, q_len]: m + log sum_j exp(s_j - m), natural; softmax only. Backward: in */
     attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; not of sigmoid, normalised sum, relu^2 */
     attn_tensor received;       /* [batch, heads, kv_len]: weight a key received, summed over queries */
-    attn_tensor weights;        /* [batch, heads, q_len, kv_len]: the p; 0 where masked */
+    attn_tensor weights;        /* [batch, heads, q_len, kv_len], or of `rows` and `heads` alone: the p; 0 where masked */
     attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED, of all rows and keys at the others */
     int32_t     scores_stage;   /* ATTN_STAGE_WEIGHTED: as they enter the weighting; _CAPPED: after softcap; _RAW: scale * q.k */
     attn_tensor top_index;      /* I32 or I64 [batch, heads, q_len, top_k]: the keys with the largest scores, largest first, */
                                 /* ties to the lower key; -1 beyond the live keys */
     attn_tensor top_weight;     /* same shape: their weights; 0 beyond the live keys. Either may be asked for alone */
-    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+    const int64_t *rows, *heads; /* optional: weights and scores are of these rows and heads alone, in this order: */
+    int64_t     n_rows, n_heads; /* [batch, n_heads, n_rows, kv_len]. From 0 to q_len - 1, to heads - 1; no head twice */
+    uint64_t    reserved[28];   /* zero, or ATTN_UNSUPPORTED */
 } attn_see;
 
 /* out = weighting(scores masked) v. Zero in every optional field is its default.

@@ -12,6 +12,19 @@
 
 #include <stddef.h>
 
+/* Maps of several heads, of which this head writes its own: [n_heads][n_rows, kv_len]. */
+typedef struct ref_maps {
+    void *data;
+    int64_t head, row, col;
+    int32_t dtype;
+} ref_maps;
+
+/* Which heads and rows they are of: these n, or (index NULL) all in order. */
+typedef struct ref_list {
+    const int64_t *index;
+    int64_t n;
+} ref_list;
+
 /* One head. Optional members have data NULL. */
 typedef struct ref_attention {
     int64_t q_len, kv_len, dim, v_dim;
@@ -26,12 +39,13 @@ typedef struct ref_attention {
     double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
     bool has_alibi;
     attn_dropout_rule dropout;
-    int64_t b, h; /* which head this is, as dropout counts them */
+    int64_t b, h; /* which head this is, as dropout and the lists of heads count them */
 
     /* what is to be seen, each optional */
-    ref_vector lse, entropy;    /* [q_len] */
-    ref_vector received;        /* [kv_len] */
-    ref_matrix weights, scores; /* [q_len, kv_len] */
+    ref_vector lse, entropy; /* [q_len] */
+    ref_vector received;     /* [kv_len] */
+    ref_maps weights, scores;
+    ref_list seen_rows, seen_heads;
     int32_t scores_stage;
     ref_matrix top_index, top_weight; /* [q_len, top_k] */
     int64_t top_k;
@@ -44,6 +58,7 @@ typedef struct ref_rows {
     double q_length;    /* with ATTN_COSINE: what q was divided by; 0 for a zero vector */
     double *capped;     /* [kv_len] scores after softcap */
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
+    double *seen;       /* [kv_len] scores at the stage that is to be seen */
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
     double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *r;          /* [kv_len] tangents of the scores before softcap, in forward mode and the second order */
@@ -63,7 +78,7 @@ double ref_unit_vector(int64_t n, double *x);
 /* Key j of length 1, and its length. */
 double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k);
 
-/* Fills in q, live, capped, s and keep of row i; and a->scores. */
+/* Fills in q, live, capped, s and keep of row i; and seen, if scores are to be seen. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
 /* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
 void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
