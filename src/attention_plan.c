@@ -282,7 +282,8 @@ static attn_attention_args stood_in_args(const attn_attention_args *a) {
                            &with.see.weights,
                            &with.see.scores,
                            &with.see.top_index,
-                           &with.see.top_weight };
+                           &with.see.top_weight,
+                           &with.see.pooled };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) stand_in(all[i]);
     return with;
 }
@@ -401,7 +402,7 @@ static attn_attention_grads stood_in_grads(const attn_attention_grads *g) {
 /* Whatever else was asked for was checked, and is not computed. */
 static void see_lse_alone(attn_attention_plan *plan) {
     const attn_tensor none = { 0 };
-    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = none;
+    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = plan->pooled = none;
     plan->top_k = 0;
 }
 

@@ -38,7 +38,7 @@ typedef struct attn_attention_plan {
 
     /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. In forward
      * mode too: to be written. */
-    attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
+    attn_tensor lse, entropy, received, weights, scores, top_index, top_weight, pooled;
     int32_t scores_stage;
     attn_index_list seen_rows, seen_heads; /* of weights and scores */
     int64_t top_k;

@@ -23,6 +23,17 @@ static attn_status plan_top_k(attn_attention_plan *p, const attn_see *see) {
     return plan_seen("see.top_weight", &see->top_weight, p->q.dtype, 4, shape, &p->top_weight);
 }
 
+/* Edges of blocks are products of two such numbers. */
+static attn_status plan_pooled(attn_attention_plan *p, const attn_see *see) {
+    const attn_tensor *t = &see->pooled;
+    if (!attn_present(t)) return ATTN_OK;
+    if (t->rank == 4 && (t->shape[2] > INT32_MAX || t->shape[3] > INT32_MAX))
+        return attn_fail(ATTN_BAD_ARGUMENT, "see.pooled has %" PRId64 " x %" PRId64 " blocks: it is at most 2^31 - 1 either way",
+                         t->shape[2], t->shape[3]);
+    const int64_t shape[] = { p->batch, p->heads, t->shape[2], t->shape[3] };
+    return plan_seen("see.pooled", t, p->q.dtype, 4, shape, &p->pooled);
+}
+
 /* Are a row's weights shares of 1? */
 static bool shares_out(int32_t weighting) {
     return weighting != ATTN_WEIGHT_SIGMOID && weighting != ATTN_WEIGHT_NORMALIZED_SUM && weighting != ATTN_WEIGHT_RELU2;
@@ -74,5 +85,5 @@ attn_status attn_plan_see(attn_attention_plan *p, const attn_see *see, attn_plan
         (s = plan_seen("see.weights", &see->weights, p->q.dtype, 4, map, &p->weights)) ||
         (s = plan_seen("see.scores", &see->scores, p->q.dtype, 4, map, &p->scores)))
         return s;
-    return plan_top_k(p, see);
+    return (s = plan_pooled(p, see)) ? s : plan_top_k(p, see);
 }

@@ -71,6 +71,9 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .top_index = matrix_of(&p->top_index, b, h),
         .top_weight = matrix_of(&p->top_weight, b, h),
         .top_k = p->top_k,
+        .pooled = matrix_of(&p->pooled, b, h),
+        .pool_rows = p->pooled.shape[2],
+        .pool_keys = p->pooled.shape[3],
     };
     if (a.has_alibi) a.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
     return a;
@@ -108,20 +111,23 @@ static size_t scratch_bytes(const attn_attention_plan *p, int64_t rows, int64_t 
 /* ---- forward ------------------------------------------------------------------------------------------------- */
 
 attn_need attn_reference_need(const attn_attention_plan *p) {
-    return (attn_need){ .per_worker = scratch_bytes(p, p->received.rank ? p->kv_len : 0, 1) };
+    int64_t sums = (p->received.rank ? p->kv_len : 0) + (p->pooled.rank ? p->pooled.shape[3] : 0);
+    return (attn_need){ .per_worker = scratch_bytes(p, sums, 1) };
 }
 
 static void forward_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = ((const reference_job *)context)->plan;
     ref_attention head = head_of(p, item / p->heads, item % p->heads);
     ref_rows row = rows_in(p, scratch);
-    ref_attention_forward(&head, &row, sums_in(p, scratch, 0));
+    double *sums = sums_in(p, scratch, 0);
+    ref_attention_forward(&head, &row, sums, sums + (p->received.rank ? p->kv_len : 0));
 }
 
 void attn_reference_forward(const attn_attention_plan *p, attn_session *session) {
     reference_job job = { .plan = p };
     bool keys_to_write = p->received.rank && p->kv_len > 0; /* a sum over no rows is 0, and is written */
-    if (p->q_len > 0 || keys_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
+    bool pools_to_write = p->pooled.rank && p->pooled.shape[2] > 0 && p->pooled.shape[3] > 0; /* and so is a mean */
+    if (p->q_len > 0 || keys_to_write || pools_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
 }
 
 /* ---- forward mode ---------------------------------------------------------------------------------------------- */
@@ -145,7 +151,7 @@ static void jvp_head(void *context, int64_t item, void *scratch) {
     ref_attention head = head_of(p, b, h);
     ref_attention_tangents t = head_tangents(p, job->tangents, b, h);
     ref_rows row = rows_in(p, scratch);
-    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL);
+    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL, NULL);
     ref_attention_jvp(&head, &t, &row);
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* see: top-k while the scores stream past, then whole weights and scores by blocks of queries, and received mass by units of keys. */
+/* see: top-k while the scores stream past, then maps of weights and scores by blocks of queries. What keys received is in
+ * attention_received.c. */
 #include "attention_see.h"
+#include "attention_received.h"
 #include "walk.h"
 
 #include <math.h>
@@ -12,7 +14,7 @@ static double element(const void *x, int64_t i, size_t size) {
 
 /* ---- normalisers ------------------------------------------------------------------------------------------- */
 
-bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank; }
+bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank || p->pooled.rank; }
 
 attn_row_norms attn_row_norms_in(const attn_attention_plan *p, attn_arena *a) {
     size_t size = attn_computing_size(p);
@@ -122,7 +124,6 @@ typedef struct see_worker {
     attn_tile_memory m;
     void *panel;
     void *max, *inverse; /* [q_block] */
-    void *received;      /* [k_block] */
 } see_worker;
 
 static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
@@ -131,14 +132,7 @@ static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
     return (see_worker){ .m = attn_tile_memory_in(p, false, a),
                          .panel = attn_take(a, p->dim, k->q_block, size),
                          .max = attn_take(a, 1, k->q_block, size),
-                         .inverse = attn_take(a, 1, k->q_block, size),
-                         .received = attn_take(a, 1, k->k_block, size) };
-}
-
-size_t attn_see_need(const attn_attention_plan *p) {
-    attn_arena a = { 0 };
-    see_worker_in(p, &a);
-    return a.used;
+                         .inverse = attn_take(a, 1, k->q_block, size) };
 }
 
 /* ---- maps: a block of queries, and which of its rows go where ------------------------------------------------------ */
@@ -234,43 +228,18 @@ static void map_item(void *context, int64_t item, void *scratch) {
         see_masked_tile(&head, &m, &x, &w, j, j + unit < p->kv_len ? j + unit : p->kv_len);
 }
 
-/* ---- received -------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------------------------------- */
 
-/* What the keys of one unit received from all rows of a head. */
-static void received_item(void *context, int64_t item, void *scratch) {
-    const see_context *c = context;
-    const attn_attention_plan *p = c->p;
-    const attn_tensor *received = &p->received;
-    attn_arena arena = { .begin = scratch };
-    see_worker w = see_worker_in(p, &arena);
-    int64_t heads = p->batch * p->heads, b = item % heads / p->heads, h = item % p->heads;
-    attn_head head = attn_head_at(p, b, h, w.m);
-    int64_t unit = head.kernels->k_block, begin = item / heads * unit;
-    int64_t end = begin + unit < p->kv_len ? begin + unit : p->kv_len;
-    attn_fill(w.received, unit, head.size, 0);
-    attn_rows rows = attn_keys_at(&head, begin, end);
-    for (int64_t i0 = 0; i0 < p->q_len; i0 += head.kernels->q_block) {
-        attn_query_block x = attn_query_block_at(&head, i0, w.panel);
-        attn_key_range keys = attn_keys_in_unit(&x, begin, end);
-        if (keys.begin == keys.end) continue;
-        int64_t skipped = keys.begin - begin, n_keys = keys.end - keys.begin;
-        attn_rows seen = { rows.data + skipped * rows.row * (int64_t)head.size, rows.row };
-        attn_tile_kind kind = attn_tile_scores(&head, &x, keys.begin, keys.end, seen);
-        if (kind == ATTN_TILE_EMPTY) continue;
-        attn_row_norms_load(c->norms, &head, &x, w.max, w.inverse);
-        head.kernels->weigh_again[p->weighting](w.m.s, n_keys, w.max, w.inverse);
-        if (kind == ATTN_TILE_PARTLY) head.kernels->hide(w.m.s, n_keys, w.m.live, 0);
-        head.kernels->add_received(w.m.s, n_keys, (char *)w.received + (size_t)skipped * head.size);
-    }
-    int64_t at = b * received->stride[0] + h * received->stride[1] + begin * received->stride[2];
-    for (int64_t j = 0; j < end - begin; j++)
-        memcpy(attn_at(received, at + j * received->stride[2]), (char *)w.received + (size_t)j * head.size, head.size);
+size_t attn_see_need(const attn_attention_plan *p) {
+    attn_arena a = { 0 };
+    see_worker_in(p, &a);
+    size_t received = attn_received_need(p);
+    return a.used > received ? a.used : received;
 }
 
 void attn_see_maps(const attn_attention_plan *p, const attn_row_norms *norms, attn_session *session) {
-    int64_t unit = attn_kernels_of(p)->k_block, heads = p->batch * p->heads;
     see_context c = { .p = p, .norms = norms };
     bool maps = (p->weights.rank || p->scores.rank) && p->kv_len > 0;
     if (maps) attn_session_run(session, map_blocks(p) * p->batch * p->seen_heads.n, map_item, &c);
-    if (p->received.rank) attn_session_run(session, (p->kv_len + unit - 1) / unit * heads, received_item, &c);
+    attn_see_received(p, norms, session);
 }

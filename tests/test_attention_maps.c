@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Maps of weights and scores that are not whole: those of chosen rows and heads. */
+/* Maps of weights and scores that are not whole: those of chosen rows and heads, and means over blocks. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -144,6 +144,134 @@ static void the_question_of_workspace_reads_no_list(void **state) {
     assert_true(attn_attention_workspace(&b, 3) == attn_attention_workspace(&a, 3));
 }
 
+/* ---- pooled ---------------------------------------------------------------------------------------------------------- */
+
+static int64_t edge(int64_t p, int64_t n, int64_t extent) { return (int64_t)((double)p * (double)extent / (double)n); }
+
+/* Against means of the reference's weights in f64. docs/ACCURACY.md: (1 + rows / 32) times the bound on weights. */
+static void assert_pooled(const attn_attention_args *a, const attn_attention_args *exact) {
+    attn_attention_plan plan;
+    attn_tensor t = a->see.pooled;
+    assert_int_equal(attn_attention_plan_forward(&plan, a, ATTN_PLAN_CALL), ATTN_OK);
+    for (int64_t n = 0; n < attn_count(&t); n++) {
+        int64_t q = n % t.shape[3], p = n / t.shape[3] % t.shape[2], head = n / t.shape[3] / t.shape[2];
+        int64_t b = head / t.shape[1], h = head % t.shape[1];
+        int64_t i0 = edge(p, t.shape[2], plan.q_len), i1 = edge(p + 1, t.shape[2], plan.q_len);
+        int64_t j0 = edge(q, t.shape[3], plan.kv_len), j1 = edge(q + 1, t.shape[3], plan.kv_len);
+        double sum = 0, worst = 0;
+        for (int64_t i = i0; i < i1; i++) {
+            double bound = weight_bound(&plan, bound_of_row(&plan, b, h, i));
+            worst = bound > worst ? bound : worst;
+            for (int64_t j = j0; j < j1; j++) sum += get4(exact->see.weights, b, h, i, j);
+        }
+        if (i1 > i0 && j1 > j0) sum /= (double)((i1 - i0) * (j1 - j0));
+        assert_within("pooled", t, n, sum, (1 + (double)(i1 - i0) / 32) * worst);
+    }
+}
+
+static void pooled_maps_are_means_over_blocks(void **state) {
+    (void)state;
+    static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F16 };
+    static const int32_t weightings[] = { ATTN_WEIGHT_SOFTMAX, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_ENTMAX15 };
+    static const int64_t sizes[][2] = { { 1, 1 }, { 3, 7 }, { 40, 290 }, { 16, 16 }, { 50, 300 }, { 2, 1 } };
+    for (int d = 0; d < 4; d++)
+        for (int w = 0; w < 3; w++) {
+            attn_attention_args a = some_problem(dtypes[d], weightings[w], 0), exact = in_f64(a);
+            exact.see.weights = tensor4(ATTN_F64, 2, 3, 40, 290);
+            attend_by_reference(&exact);
+            for (int s = 0; s < 6; s++) {
+                a.see.pooled = tensor4(accumulator(dtypes[d]), 2, 3, sizes[s][0], sizes[s][1]);
+                attend(&a);
+                assert_pooled(&a, &exact);
+            }
+            free_blocks(NULL);
+        }
+}
+
+static void random_problems_have_the_pooled_maps_of_their_weights(void **state) {
+    (void)state;
+    uint64_t seed = 77;
+    for (int n = 0; n < 60; n++) {
+        attn_attention_args a = random_problem(&seed, n % 2 ? ATTN_F64 : ATTN_F32), exact = in_f64(a);
+        exact.see.weights = tensor4(ATTN_F64, a.q.shape[0], a.q.shape[1], a.q.shape[2], a.k.shape[2]);
+        attend_by_reference(&exact);
+        a.see.pooled = tensor4(a.q.dtype, a.q.shape[0], a.q.shape[1], between(&seed, 1, 9), between(&seed, 1, 9));
+        attend(&a);
+        assert_pooled(&a, &exact);
+        free_blocks(NULL);
+    }
+}
+
+static void blocks_without_rows_or_keys_are_0(void **state) {
+    (void)state;
+    for (int32_t weighting = 0; weighting <= ATTN_WEIGHT_SPARSEMAX; weighting += ATTN_WEIGHT_SPARSEMAX) {
+        attn_attention_args a = problem((problem_shape){ 1, 2, 2, 2, 0, 5, 4, 4 }, ATTN_F32, 1);
+        a.weighting = weighting;
+        a.see.pooled = tensor4(ATTN_F32, 1, 2, 2, 3);
+        attend(&a);
+        assert_all("pooled", a.see.pooled, 0);
+        a = problem((problem_shape){ 1, 2, 2, 2, 3, 0, 4, 4 }, ATTN_F32, 1);
+        a.weighting = weighting;
+        a.see.pooled = tensor4(ATTN_F32, 1, 2, 2, 3);
+        attend(&a);
+        assert_all("pooled", a.see.pooled, 0);
+        a = problem((problem_shape){ 1, 2, 2, 2, 3, 5, 4, 4 }, ATTN_F32, 1);
+        a.weighting = weighting;
+        a.see.pooled = tensor4(ATTN_F32, 1, 2, 4, 0);
+        attend(&a);
+    }
+}
+
+static void threads_strides_and_what_else_is_seen_do_not_change_pooled_maps(void **state) {
+    (void)state;
+    static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16 };
+    for (int d = 0; d < 3; d++)
+        for (int32_t threads = 1; threads < 8; threads += 2) {
+            attn_attention_args a = some_problem(dtypes[d], ATTN_WEIGHT_SOFTMAX, 0), b = a, one = a, bare = a;
+            attn_exec exec = { 0 };
+            bare.out = tensor_of(a.out.dtype, 4, a.out.shape);
+            attend(&bare);
+            a.see.pooled = tensor4(accumulator(dtypes[d]), 2, 3, 5, 11);
+            attend(&a);
+            assert_same_bits("out", bare.out, a.out);
+            b.see = see_all(&b, 2);
+            b.see.pooled = strided_copy(a.see.pooled);
+            b.q = strided_copy(a.q), b.k = strided_copy(a.k);
+            assert_int_equal(attn_pool_open(&exec, threads), ATTN_OK);
+            assert_int_equal(attn_attention(&b, &exec), ATTN_OK);
+            attn_pool_close(&exec);
+            assert_same_bits("pooled", b.see.pooled, a.see.pooled);
+            one.see.pooled = tensor4(accumulator(dtypes[d]), 1, 3, 5, 11);
+            one.q.shape[0] = one.k.shape[0] = one.v.shape[0] = one.out.shape[0] = 1;
+            one.q_lengths.shape[0] = one.offset.shape[0] = 1;
+            attend(&one);
+            a.see.pooled.shape[0] = 1;
+            assert_same_bits("pooled", one.see.pooled, a.see.pooled);
+            free_blocks(NULL);
+        }
+}
+
+static void memory_of_a_pooled_map_does_not_grow_with_the_map(void **state) {
+    (void)state;
+    attn_attention_args a = problem((problem_shape){ 1, 1, 1, 1, 4096, 4096, 8, 8 }, ATTN_F32, 1), b = a;
+    b.see.pooled = tensor4(ATTN_F32, 1, 1, 64, 64);
+    size_t plain = attn_attention_workspace(&a, 1), pooled = attn_attention_workspace(&b, 1);
+    assert_true(pooled <= plain + 2 * 4096 * sizeof(float) + 64 * sizeof(double) + 4096);
+}
+
+static void pooled_maps_of_another_shape_are_refused(void **state) {
+    (void)state;
+    attn_attention_args a = some_problem(ATTN_F32, ATTN_WEIGHT_SOFTMAX, 0);
+    a.see.pooled = tensor4(ATTN_F32, 2, 1, 4, 4);
+    assert_refused(&a, ATTN_BAD_SHAPE, "see.pooled has shape [2, 1, 4, 4], here it is [2, 3, 4, 4]");
+    a.see.pooled = tensor3(ATTN_F32, 2, 3, 4);
+    assert_refused(&a, ATTN_BAD_SHAPE, "see.pooled");
+    a.see.pooled = tensor4(ATTN_F64, 2, 3, 4, 4);
+    assert_refused(&a, ATTN_BAD_ARGUMENT, "see.pooled is f64: with q of f32 it is f32");
+    a.see.pooled = tensor4(ATTN_F32, 2, 3, 4, 0), a.see.pooled.shape[2] = (int64_t)1 << 31;
+    assert_refused(&a, ATTN_BAD_ARGUMENT, "see.pooled has 2147483648 x 0 blocks");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(maps_of_chosen_rows_and_heads_are_those_of_the_whole, free_blocks),
@@ -151,6 +279,12 @@ int main(void) {
         cmocka_unit_test_teardown(threads_and_batch_neighbours_do_not_change_a_chosen_row, free_blocks),
         cmocka_unit_test_teardown(lists_that_name_no_row_or_head_are_refused, free_blocks),
         cmocka_unit_test_teardown(the_question_of_workspace_reads_no_list, free_blocks),
+        cmocka_unit_test_teardown(pooled_maps_are_means_over_blocks, free_blocks),
+        cmocka_unit_test_teardown(random_problems_have_the_pooled_maps_of_their_weights, free_blocks),
+        cmocka_unit_test_teardown(blocks_without_rows_or_keys_are_0, free_blocks),
+        cmocka_unit_test_teardown(threads_strides_and_what_else_is_seen_do_not_change_pooled_maps, free_blocks),
+        cmocka_unit_test_teardown(memory_of_a_pooled_map_does_not_grow_with_the_map, free_blocks),
+        cmocka_unit_test_teardown(pooled_maps_of_another_shape_are_refused, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

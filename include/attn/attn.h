@@ -284,7 +284,9 @@ typedef struct attn_see {
     attn_tensor top_weight;     /* same shape: their weights; 0 beyond the live keys. Either may be asked for alone */
     const int64_t *rows, *heads; /* optional: weights and scores are of these rows and heads alone, in this order: */
     int64_t     n_rows, n_heads; /* [batch, n_heads, n_rows, kv_len]. From 0 to q_len - 1, to heads - 1; no head twice */
-    uint64_t    reserved[28];   /* zero, or ATTN_UNSUPPORTED */
+    attn_tensor pooled;         /* [batch, heads, P, Q]: means of the weights over P x Q blocks of the map. Block p holds rows */
+                                /* floor(p q_len / P) to before floor((p + 1) q_len / P), Q likewise keys; 0 of an empty block */
+    uint64_t    reserved[14];   /* zero, or ATTN_UNSUPPORTED */
 } attn_see;
 
 /* out = weighting(scores masked) v. Zero in every optional field is its default.

@@ -166,15 +166,42 @@ static void see_row(const ref_attention *a, int64_t i, const ref_rows *row, ref_
     if (a->top_k > 0) see_top(a, i, row);
 }
 
+/* The blocks of rows before that of row `row`, from block `first` on: `sums` is what the first of them has gathered. Returns the
+ * block of that row. */
+static int64_t see_pools_before(const ref_attention *a, int64_t row, int64_t first, double *sums) {
+    int64_t p = first;
+    for (; p < a->pool_rows && attn_pool_edge(p + 1, a->pool_rows, a->q_len) <= row; p++) {
+        int64_t rows = attn_pool_edge(p + 1, a->pool_rows, a->q_len) - attn_pool_edge(p, a->pool_rows, a->q_len);
+        for (int64_t q = 0; q < a->pool_keys; q++) {
+            int64_t keys = attn_pool_edge(q + 1, a->pool_keys, a->kv_len) - attn_pool_edge(q, a->pool_keys, a->kv_len);
+            ref_set(a->pooled, p, q, rows == 0 || keys == 0 ? 0 : sums[q] / (double)rows / (double)keys);
+            sums[q] = 0;
+        }
+    }
+    return p;
+}
+
+static void add_to_pools(const ref_attention *a, const ref_rows *row, double *sums) {
+    for (int64_t q = 0; q < a->pool_keys; q++)
+        for (int64_t j = attn_pool_edge(q, a->pool_keys, a->kv_len); j < attn_pool_edge(q + 1, a->pool_keys, a->kv_len); j++)
+            sums[q] += row->p[j];
+}
+
 /* ---- all of it ------------------------------------------------------------------------------------------------- */
 
-void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received) {
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received, double *pooled) {
+    int64_t pool = 0;
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] = 0;
+    for (int64_t q = 0; a->pooled.data && q < a->pool_keys; q++) pooled[q] = 0;
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
         ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
         if (a->out.data) mix(a, i, row);
         see_row(a, i, row, norm, received);
+        if (!a->pooled.data) continue;
+        pool = see_pools_before(a, i, pool, pooled);
+        add_to_pools(a, row, pooled);
     }
+    if (a->pooled.data) see_pools_before(a, a->q_len, pool, pooled);
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) ref_put(a->received, j, received[j]);
 }

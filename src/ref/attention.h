@@ -49,6 +49,8 @@ typedef struct ref_attention {
     int32_t scores_stage;
     ref_matrix top_index, top_weight; /* [q_len, top_k] */
     int64_t top_k;
+    ref_matrix pooled; /* [pool_rows, pool_keys] */
+    int64_t pool_rows, pool_keys;
 } ref_attention;
 
 /* The row that is worked on. The caller lends the memory. */
@@ -80,8 +82,8 @@ double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k);
 
 /* Fills in q, live, capped, s and keep of row i; and seen, if scores are to be seen. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
-/* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
-void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
+/* All rows. `received` holds kv_len doubles, `pooled` pool_keys of them, used when these are asked for. */
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received, double *pooled);
 
 /* ---- forward mode: attention_jvp.c ----------------------------------------------------------------------------- */
 
