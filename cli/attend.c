@@ -42,6 +42,10 @@ static int check_combination(const attend_settings *s) {
     if (!failed) failed = needs(s->alpha.given, "--alpha", s->weighting.value == ATTN_WEIGHT_ENTMAX, "--weighting entmax");
     if (!failed) failed = needs(s->seed.given, "--seed", s->dropout.given, "--dropout");
     if (!failed) failed = needs(s->scores_stage.given, "--scores-stage", s->scores, "--scores");
+    if (!failed) failed = needs(s->see_rows, "--see-rows", s->weights || s->scores, "--weights or --scores");
+    if (!failed) failed = needs(s->see_heads, "--see-heads", s->weights || s->scores, "--weights or --scores");
+    if (!failed) failed = needs(s->pooled, "--pooled", s->pooled_size.given, "--pooled-size, such as 16x16");
+    if (!failed) failed = needs(s->pooled_size.given, "--pooled-size", s->pooled, "--pooled to write to");
     if (!failed) failed = needs(top, "--top-index or --top-weight", s->top_k.given, "--top-k");
     if (!failed) failed = needs(s->top_k.given, "--top-k", top, "--top-index or --top-weight to write to");
     if (!failed && s->causal.given && s->causal.value == 1 && s->offset)
@@ -211,6 +215,24 @@ static const option options[] = {
       .field = FIELD(scores_stage),
       .choices = stages,
       .help = "scores as they enter the weighting (default; -inf where masked), after the softcap, or scale * q.k" },
+    { .name = "see-rows",
+      .kind = OPTION_TEXT,
+      .field = FIELD(see_rows),
+      .value = "0,3,7",
+      .help = "weights and scores of these queries alone, in this order" },
+    { .name = "see-heads", .kind = OPTION_TEXT, .field = FIELD(see_heads), .value = "0,3,7", .help = "... of these heads alone" },
+    { .name = "pooled",
+      .kind = OPTION_TEXT,
+      .field = FIELD(pooled),
+      .value = "FILE",
+      .help = "means of the weights over P x Q blocks of the map [batch, heads, P, Q]" },
+    { .name = "pooled-size",
+      .kind = OPTION_SIZE,
+      .field = FIELD(pooled_size),
+      .value = "PxQ",
+      .low = 1,
+      .high = INT32_MAX,
+      .help = "how many blocks of queries and of keys, such as 16x16" },
     { .name = "top-k",
       .kind = OPTION_INTEGER,
       .field = FIELD(top_k),

@@ -2,6 +2,7 @@
 /* The work of attn attend: arrays in, one call forward, one backward when it is asked for, arrays out. */
 #include "attend.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "arrays.h"
@@ -22,6 +23,7 @@ typedef struct job {
     int32_t rank;          /* of q, k, v as they came: outputs get as many axes */
     int32_t observed;      /* dtype of what is seen */
     int64_t number_offset; /* --offset as a number */
+    int64_t *rows, *heads; /* of --see-rows and --see-heads */
     int failed;
 } job;
 
@@ -170,6 +172,35 @@ static void fill_args(job *j) {
     if (s->dlse) j->grads.dlse = lift(j->in.dlse.tensor, 3);
 }
 
+/* Numbers with commas between them, each below `end`. */
+static int read_list(const char *label, const char *word, int64_t end, const int64_t **list, int64_t **memory, int64_t *n) {
+    if (!word) return IO_OK;
+    int64_t most = 1;
+    for (const char *c = word; *c; c++) most += *c == ',';
+    *list = *memory = malloc((size_t)most * sizeof **memory);
+    if (!*memory) return fail(IO_NO_ROOM, "%s: there is no memory for %lld numbers", label, (long long)most);
+    for (*n = 0; *n < most; ++*n) {
+        char number[32] = "";
+        size_t length = strcspn(word, ",");
+        memcpy(number, word, length < sizeof number ? length : 0);
+        if (!parse_integer(number, &(*memory)[*n]))
+            return fail(IO_BAD_USAGE, "%s holds '%.*s'; whole numbers like 0,3,7 are needed", label, (int)length, word);
+        if ((*memory)[*n] < 0 || (*memory)[*n] >= end)
+            return fail(IO_BAD_USAGE, "%s names %s; there are 0 to %lld", label, number, (long long)end - 1);
+        word += length + 1;
+    }
+    return IO_OK;
+}
+
+static int read_lists(job *j) {
+    attn_see *see = &j->args.see;
+    if (j->s->see_heads && j->rank == 2)
+        return fail(IO_BAD_USAGE, "--see-heads is given, and --q is [length, dim]: it has no heads to choose from");
+    int failed = read_list("--see-rows", j->s->see_rows, j->args.q.shape[2], &see->rows, &j->rows, &see->n_rows);
+    if (!failed) failed = read_list("--see-heads", j->s->see_heads, j->args.q.shape[1], &see->heads, &j->heads, &see->n_heads);
+    return failed;
+}
+
 /* An output of the call that was asked for; `whole` is its shape with all axes, of which the leading ones may be dropped. */
 static void want(job *j, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *whole, int32_t leading,
                  attn_tensor *tensor) {
@@ -181,7 +212,9 @@ static void want_seen(job *j) {
     attn_see *see = &j->args.see;
     int64_t batch = j->args.q.shape[0], heads = j->args.q.shape[1], rows = j->args.q.shape[2], keys = j->args.k.shape[2];
     const int64_t per_row[] = { batch, heads, rows }, per_key[] = { batch, heads, keys };
-    const int64_t map[] = { batch, heads, rows, keys }, top[] = { batch, heads, rows, s->top_k.value };
+    const int64_t map[] = { batch, s->see_heads ? see->n_heads : heads, s->see_rows ? see->n_rows : rows, keys };
+    const int64_t top[] = { batch, heads, rows, s->top_k.value };
+    const int64_t pooled[] = { batch, heads, s->pooled_size.value[0], s->pooled_size.value[1] };
     int32_t leading = 4 - j->rank;
     want(j, "--lse", s->lse, j->observed, 3, per_row, leading, &see->lse);
     want(j, "--entropy", s->entropy, j->observed, 3, per_row, leading, &see->entropy);
@@ -190,6 +223,7 @@ static void want_seen(job *j) {
     want(j, "--scores", s->scores, j->observed, 4, map, leading, &see->scores);
     want(j, "--top-index", s->top_index, ATTN_I32, 4, top, leading, &see->top_index);
     want(j, "--top-weight", s->top_weight, j->observed, 4, top, leading, &see->top_weight);
+    want(j, "--pooled", s->pooled, j->observed, 4, pooled, leading, &see->pooled);
 }
 
 static void want_gradients(job *j) {
@@ -237,6 +271,7 @@ static int do_job(job *j, const attn_exec *exec) {
     failed = check_range("--q-lengths", &j->in.q_lengths, 0, (double)j->args.q.shape[2]);
     if (!failed) failed = check_range("--kv-lengths", &j->in.kv_lengths, 0, (double)j->args.k.shape[2]);
     if (!failed) failed = check_range("--offset", &j->in.offset, -0x1p52, 0x1p52);
+    if (!failed) failed = read_lists(j);
     if (failed) return failed;
     want_outputs(j);
     if (!j->failed) j->failed = compute(j, exec);
@@ -249,5 +284,7 @@ int attend_run(const attend_settings *s, const attn_exec *exec) {
     outputs_free(&j.out);
     for (size_t i = 0; i < N_SOURCES; i++) npy_free(array_of(&j, &sources[i]));
     npy_free(&j.in.offset);
+    free(j.rows);
+    free(j.heads);
     return failed;
 }

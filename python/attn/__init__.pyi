@@ -14,7 +14,7 @@ _Rule = Literal["linear", "gated", "delta", "gated_delta"]
 _Score = Literal["dot", "additive", "cosine"]
 _Weighting = Literal["softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"]
 _Causal = bool | Literal["bottom-right", "top-left"]
-_See = Literal["lse", "entropy", "received", "weights", "scores", "top"]
+_See = Literal["lse", "entropy", "received", "weights", "scores", "top", "pooled"]
 _Stage = Literal["weighted", "capped", "raw"]
 _Grad = Literal["dq", "dk", "dv", "dbias", "dsinks", "dalibi", "dalpha", "dscore_weight"]
 
@@ -30,6 +30,7 @@ class Seen(NamedTuple, Generic[A]):
     scores: A
     top_index: A
     top_weight: A
+    pooled: A
 
 class Grads(NamedTuple, Generic[A]):
     dq: A
@@ -213,6 +214,9 @@ def attention(
     see: _See | Iterable[_See],
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
+    see_rows: _Ints | None = None,
+    see_heads: _Ints | None = None,
+    pooled_size: tuple[int, int] | None = None,
     out: A | None = None,
 ) -> tuple[A, Seen[A]]: ...
 @overload
@@ -241,6 +245,9 @@ def attention(
     see: tuple[()] = (),
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
+    see_rows: _Ints | None = None,
+    see_heads: _Ints | None = None,
+    pooled_size: tuple[int, int] | None = None,
     out: A | None = None,
 ) -> A: ...
 def attention_backward(

@@ -15,12 +15,13 @@ class Seen(NamedTuple):
     lse: object  #: [batch, heads, q_len] natural logarithm of the softmax's denominator
     entropy: object  #: [batch, heads, q_len] of the weights, in nats
     received: object  #: [batch, heads, kv_len] weight that a key received, summed over queries
-    weights: object  #: [batch, heads, q_len, kv_len]
-    scores: object  #: [batch, heads, q_len, kv_len], at scores_stage
+    weights: object  #: [batch, heads, q_len, kv_len], or of see_heads and see_rows alone
+    scores: object  #: the same, at scores_stage
     top_index: (
         object  #: [batch, heads, q_len, top_k] int32: the keys with the largest scores, largest first; -1 beyond the live ones
     )
     top_weight: object  #: [batch, heads, q_len, top_k] their weights
+    pooled: object  #: [batch, heads, P, Q] means of the weights over P x Q blocks
 
 
 class Grads(NamedTuple):
@@ -56,7 +57,7 @@ class DoubleGrads(NamedTuple):
 
 
 # Bits of attention.c's LSE, ... and DQ, ...
-_SEE = {"lse": 1, "entropy": 2, "received": 4, "weights": 8, "scores": 16, "top": 32}
+_SEE = {"lse": 1, "entropy": 2, "received": 4, "weights": 8, "scores": 16, "top": 32, "pooled": 64}
 _WANTED = {name: 1 << i for i, name in enumerate(Grads._fields)}
 _ALL = (1 << len(_WANTED)) - 1
 
@@ -95,6 +96,9 @@ def attention(
     see=(),
     top_k=0,
     scores_stage="weighted",
+    see_rows=None,
+    see_heads=None,
+    pooled_size=None,
     out=None,
 ):
     """Attention: out_i = sum_j p_ij v_j, with p the weighting of the scores of query i with the keys j it may see.
@@ -116,9 +120,12 @@ def attention(
     weighting     "softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2" or "hardmax"
     alpha         of "entmax", from 1 on; default 1.5
     dropout       probability that a weight is dropped; survivors are scaled by 1 / (1 - dropout). seed: 0 to 2**64 - 1
-    see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, which stays as it is
+    see           any of "lse", "entropy", "received", "weights", "scores", "top", "pooled": returned beside out, which stays as
+                  it is
     top_k         of "top": how many keys
     scores_stage  of "scores": "weighted" (as they enter the weighting, masked ones -inf), "capped" (after the softcap), "raw"
+    see_rows, see_heads  of "weights" and "scores": an int or ints, the queries and heads to see, in this order; default all
+    pooled_size   of "pooled": (P, Q), how many blocks of queries and of keys. Block p begins with query floor(p q_len / P)
     out           where to write: [batch, heads, q_len, v_dim], q's dtype or float32, overlapping no input
 
     Float arrays beside q, k and v are of q's dtype or float32. A row that sees no key is 0, its lse -inf, its entropy 0.
@@ -151,6 +158,9 @@ def attention(
         bits,
         top_k,
         scores_stage,
+        see_rows,
+        see_heads,
+        pooled_size,
         out,
     )
     return (done[0], Seen._make(done[1:])) if bits else done

@@ -35,7 +35,8 @@ class Torch(unittest.TestCase):
     def test_every_function_gives_tensors(self):
         x, flat = self.x, self.x[0, 0]
         y = attn.softmax(x)
-        out, seen = attn.attention(x, x, x, see=("lse", "entropy", "received", "weights", "scores", "top"), top_k=2)
+        see = ("lse", "entropy", "received", "weights", "scores", "top", "pooled")
+        out, seen = attn.attention(x, x, x, see=see, top_k=2, see_rows=torch.tensor([1]), pooled_size=(2, 2))
         results = [
             out,
             *seen,

@@ -50,7 +50,8 @@ SIGNATURES = {
     "logsumexp_jvp": "(dx, x, axis=-1, *, scale=1.0, mask=None, bias=None)",
     "cross_entropy": "(logits, labels, *, weight=None, " + LOSS,
     "linear_cross_entropy": "(x, weight, labels, *, bias=None, class_weight=None, " + LOSS,
-    "attention": f"(q, k, v, *, {OPTIONS}, see=(), top_k=0, scores_stage='weighted', out=None)",
+    "attention": f"(q, k, v, *, {OPTIONS}, see=(), top_k=0, scores_stage='weighted', "
+    "see_rows=None, see_heads=None, pooled_size=None, out=None)",
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
     "attention_jvp": f"(q, k, v, *, {OPTIONS}, dq=None, dk=None, dv=None, dbias=None)",
     "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
