@@ -62,6 +62,9 @@ typedef struct key_unit {
     attn_finiteness values;
 } key_unit;
 
+/* Whoever asks for the rows' normalisers alone needs no values. */
+static bool mixes(const attn_attention_plan *p, const worker *w) { return p->out.rank || w->t; }
+
 static void visit(const attn_head *head, running_block *r, worker *w, key_unit *u, attn_key_range keys) {
     const attn_attention_plan *p = head->p;
     int64_t n_keys = keys.end - keys.begin, skipped = keys.begin - u->keys.begin;
@@ -75,6 +78,7 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (!mixes(p, w)) return;
     if (w->t) attn_tangent_weigh(head, w->t, &w->tangent, &r->tangent, n_keys, kind, moved ? w->factor : NULL);
     if (p->dropout.on) {
         attn_tile_keep(head, &r->x, keys.begin, n_keys);
@@ -140,7 +144,7 @@ static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t b
     }
     if (u.keys.begin >= u.keys.end) return;
     u.k = attn_keys_at(head, u.keys.begin, u.keys.end);
-    attn_pack_values(head, u.keys.begin, u.keys.end);
+    if (mixes(head->p, w)) attn_pack_values(head, u.keys.begin, u.keys.end);
     if (w->t) attn_tangent_unit_at(head, w->t, &w->tangent, u.keys, u.k);
     for (int i = 0; i < n_blocks; i++) {
         attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);

@@ -498,3 +498,40 @@ attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_
     plan->out = plan->lse = (attn_tensor){ 0 }; /* computed again, beside ddout */
     return ATTN_OK;
 }
+
+/* ---- received mass --------------------------------------------------------------------------------------- */
+
+static attn_status plan_received(const attn_attention_plan *p, const attn_received_args *r, attn_attention_plan_received *view) {
+    attn_status s;
+    const int64_t rows[] = { p->batch, p->heads, p->q_len }, keys[] = { p->batch, p->heads, p->kv_len };
+    attn_tensor out = { .dtype = p->q.dtype, .rank = 4, .shape = { rows[0], rows[1], rows[2], p->v_dim } };
+    *view = (attn_attention_plan_received){ .positive = r->positive != 0 };
+    if (r->positive && !attn_present(&r->dout))
+        return attn_fail(ATTN_BAD_ARGUMENT, "positive is %d, and there is no dout: weights are positive as they are",
+                         (int)r->positive);
+    if (!attn_present(&r->received)) return attn_fail(ATTN_BAD_ARGUMENT, "received is missing: it is what is worked out");
+    if ((s = plan_beside_input("dout", &r->dout, &out, false, &view->dout)) ||
+        (s = plan_seen("received", &r->received, p->q.dtype, 3, keys, &view->received)))
+        return s;
+    if (!attn_present(&r->by)) return ATTN_OK;
+    if ((s = attn_check_tensor("by", &r->by, 0, 3)) || (s = check_seen_dtype("by", &r->by, p->q.dtype))) return s;
+    return attn_broadcast("by", &r->by, 3, rows, &view->by);
+}
+
+attn_status attn_attention_plan_for_received(attn_attention_plan *plan, attn_attention_plan_received *received,
+                                             const attn_attention_args *a, const attn_received_args *r,
+                                             attn_plan_purpose purpose) {
+    attn_status s;
+    if (a == NULL || r == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_received_args");
+    attn_attention_args with = purpose == ATTN_PLAN_QUESTION ? stood_in_args(a) : *a;
+    attn_received_args asked = *r;
+    attn_tensor *all[] = { &asked.by, &asked.dout, &asked.received };
+    for (int i = 0; purpose == ATTN_PLAN_QUESTION && i < 3; i++) stand_in(all[i]);
+    if ((s = attn_check_reserved("attn_received_args", r->reserved, sizeof r->reserved / sizeof *r->reserved)) ||
+        (s = plan_call(plan, &with, false, purpose)) || (s = plan_received(plan, &asked, received)))
+        return s;
+    see_lse_alone(plan);
+    plan->out = (attn_tensor){ 0 };
+    return ATTN_OK;
+}

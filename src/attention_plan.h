@@ -70,6 +70,14 @@ typedef struct attn_attention_plan_tangents {
     attn_tensor dlse;       /* optional [batch, heads, q_len] */
 } attn_attention_plan_tangents;
 
+/* What a received mass is asked for beyond the call. */
+typedef struct attn_attention_plan_received {
+    attn_tensor by;       /* optional, seen as [batch, heads, q_len] */
+    attn_tensor dout;     /* optional [batch, heads, q_len, v_dim] */
+    bool positive;        /* of the products with the weights' gradients */
+    attn_tensor received; /* [batch, heads, kv_len] */
+} attn_attention_plan_received;
+
 /* A call has data behind its tensors, and lengths and offsets are read and checked. A question (of workspace) has shapes
  * and options only: data may be missing and is never read. */
 typedef enum attn_plan_purpose { ATTN_PLAN_CALL, ATTN_PLAN_QUESTION } attn_plan_purpose;
@@ -84,6 +92,11 @@ attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_pl
 attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                                 attn_attention_plan_tangents *tangents, const attn_attention_args *a,
                                                 const attn_attention_double_grads *g, attn_plan_purpose purpose);
+
+/* The plan is to see nothing; an lse that it has is the forward's, to be read. */
+attn_status attn_attention_plan_for_received(attn_attention_plan *plan, attn_attention_plan_received *received,
+                                             const attn_attention_args *a, const attn_received_args *r,
+                                             attn_plan_purpose purpose);
 
 /* A weight depends on its score alone: rows are divided by nothing. */
 static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {

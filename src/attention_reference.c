@@ -85,6 +85,7 @@ typedef struct reference_job {
     const attn_attention_plan *plan;
     const attn_attention_plan_grads *grads;
     const attn_attention_plan_tangents *tangents;
+    const attn_attention_plan_received *received;
 } reference_job;
 
 static size_t rows_bytes(const attn_attention_plan *p) {
@@ -128,6 +129,30 @@ void attn_reference_forward(const attn_attention_plan *p, attn_session *session)
     bool keys_to_write = p->received.rank && p->kv_len > 0; /* a sum over no rows is 0, and is written */
     bool pools_to_write = p->pooled.rank && p->pooled.shape[2] > 0 && p->pooled.shape[3] > 0; /* and so is a mean */
     if (p->q_len > 0 || keys_to_write || pools_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
+}
+
+/* ---- received mass ------------------------------------------------------------------------------------------- */
+
+attn_need attn_reference_received_need(const attn_attention_plan *p) {
+    return (attn_need){ .per_worker = scratch_bytes(p, p->kv_len, 1) };
+}
+
+static void received_head(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    const attn_attention_plan *p = job->plan;
+    int64_t b = item / p->heads, h = item % p->heads;
+    ref_attention head = head_of(p, b, h);
+    ref_rows row = rows_in(p, scratch);
+    ref_attention_received r = { .by = vector_of(&job->received->by, b, h),
+                                 .dout = matrix_of(&job->received->dout, b, h),
+                                 .positive = job->received->positive,
+                                 .received = vector_of(&job->received->received, b, h) };
+    ref_attention_receive(&head, &r, &row, sums_in(p, scratch, 0));
+}
+
+void attn_reference_received(const attn_attention_plan *p, const attn_attention_plan_received *r, attn_session *session) {
+    reference_job job = { .plan = p, .received = r };
+    attn_session_run(session, p->kv_len > 0 ? p->batch * p->heads : 0, received_head, &job);
 }
 
 /* ---- forward mode ---------------------------------------------------------------------------------------------- */

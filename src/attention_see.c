@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* see: top-k while the scores stream past, then maps of weights and scores by blocks of queries. What keys received is in
- * attention_received.c. */
+ * attention_blocks_received.c. */
 #include "attention_see.h"
 #include "attention_received.h"
 #include "walk.h"

@@ -104,6 +104,12 @@ void attn_pack_groups(const attn_head *head, const attn_tensor *t, int64_t at, i
     head->kernels->pack_groups(from, row, col, n_rows, n_cols, groups);
 }
 
+void attn_pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    attn_fill(panel, columns * head->kernels->q_block, head->size, 0);
+    if (x->n_rows > 0) attn_pack_panel(head, t, at, t->stride[2], t->stride[3], x->n_rows, columns, panel);
+}
+
 attn_rows attn_rows_of(const attn_head *head, const attn_tensor *t, int64_t h, int64_t j0, int64_t j1, void *copy) {
     int64_t at = head->b * t->stride[0] + h * t->stride[1] + j0 * t->stride[2], n = t->shape[3];
     if (!copy) return (attn_rows){ attn_at(t, at), t->stride[2] };
@@ -256,6 +262,11 @@ void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0,
                                                              .weight = head->m.weight,
                                                              .scale = head->p->scale,
                                                              .s = head->m.s });
+}
+
+void attn_tile_product(const attn_head *head, const void *panel, attn_rows v, int64_t n_keys, void *dp) {
+    head->kernels->score[ATTN_DOT](&(attn_score_tile){
+        .q = panel, .k = v.data, .k_row = v.row, .n_keys = n_keys, .dim = head->p->v_dim, .scale = 1, .s = dp });
 }
 
 void attn_tile_cap(const attn_head *head, int64_t n_keys) {

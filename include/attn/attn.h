@@ -399,6 +399,25 @@ ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_ar
 ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
                                                     const attn_exec *exec);
 
+/* What each key receives when the queries count for different amounts: a row of numbers times the weights, in memory in proportion to
+ * q_len + kv_len. From the top layer down such steps are the rollout of one row (Abnar and Zuidema 2020), and with dout gradient
+ * times attention (Chefer, Gur and Wolf 2021), without a map of weights anywhere. */
+typedef struct attn_received_args {
+    attn_tensor by;             /* in, optional: what a query counts; broadcasts to [batch, heads, q_len], F32 (F64 for F64 input); */
+                                /* default 1. A query that counts 0 is left out, whatever its weights are */
+    attn_tensor dout;           /* in, optional, as in attn_attention_grads: weights count times their gradients */
+    int32_t     positive;       /* not 0, with dout: where that product is below 0 it counts as 0 */
+    attn_tensor received;       /* out [batch, heads, kv_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_received_args;
+
+/* Bytes: as attn_attention_workspace. */
+ATTN_API size_t attn_attention_received_workspace(const attn_attention_args *a, const attn_received_args *r, int32_t n_threads);
+/* received_j = sum_i by_i p_ij, or with dout sum_i by_i p_ij dp_ij, where dp_ij = dout_i . v_j times what dropout multiplied the
+ * weight by; weights before dropout. Reads a->see.lse when it is there (it has to be the forward's) and needs one sweep over the
+ * scores then, else two; the rest of a->see, and a->out, are checked, neither read nor written. */
+ATTN_API attn_status attn_attention_received(const attn_attention_args *a, const attn_received_args *r, const attn_exec *exec);
+
 /* ---- merging parts of attention ---------------------------------------------------------------------------- */
 
 /* The results of attention over disjoint sets of keys (pages of a cache, its share on another machine, a prefix that many

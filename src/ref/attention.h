@@ -85,6 +85,18 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
 /* All rows. `received` holds kv_len doubles, `pooled` pool_keys of them, used when these are asked for. */
 void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received, double *pooled);
 
+/* ---- received mass: attention_received.c ------------------------------------------------------------------------ */
+
+typedef struct ref_attention_received {
+    ref_vector by;       /* optional [q_len]: what a query counts */
+    ref_matrix dout;     /* optional [q_len, v_dim]: weights count times their gradients */
+    bool positive;       /* where that product is positive */
+    ref_vector received; /* [kv_len] */
+} ref_attention_received;
+
+/* Adds up in `sums`, kv_len doubles. */
+void ref_attention_receive(const ref_attention *a, const ref_attention_received *r, ref_rows *row, double *sums);
+
 /* ---- forward mode: attention_jvp.c ----------------------------------------------------------------------------- */
 
 /* Directions of the inputs and the tangents of the results, each optional. */
