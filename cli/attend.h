@@ -14,6 +14,7 @@ typedef struct attend_settings {
     option_pair window;
     const char *score_weight, *offset, *mask, *bias, *alibi, *q_lengths, *kv_lengths, *sinks;
     const char *lse, *entropy, *received, *weights, *scores, *top_index, *top_weight, *pooled;
+    const char *received_by;
     const char *see_rows, *see_heads; /* lists such as 0,3,7 */
     option_choice scores_stage;
     option_pair pooled_size;

@@ -10,7 +10,7 @@
 
 /* Every array that may come in; those that were not named stay empty. */
 typedef struct inputs {
-    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, sinks, dout, dlse;
+    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, sinks, received_by, dout, dlse;
 } inputs;
 
 /* One run on its way. Once failed is set, nothing more is done. */
@@ -18,6 +18,7 @@ typedef struct job {
     const attend_settings *s;
     inputs in;
     attn_attention_args args;
+    attn_received_args received; /* with --received-by */
     attn_attention_grads grads;
     outputs out;
     int32_t rank;          /* of q, k, v as they came: outputs get as many axes */
@@ -47,6 +48,7 @@ static const struct source {
     { "--q-lengths", PATH(q_lengths), ARRAY(q_lengths), ARRAY_INTEGER, false },
     { "--kv-lengths", PATH(kv_lengths), ARRAY(kv_lengths), ARRAY_INTEGER, false },
     { "--sinks", PATH(sinks), ARRAY(sinks), ARRAY_FLOAT, false },
+    { "--received-by", PATH(received_by), ARRAY(received_by), ARRAY_FLOAT, false },
     { "--dout", PATH(dout), ARRAY(dout), ARRAY_FLOAT, true },
     { "--dlse", PATH(dlse), ARRAY(dlse), ARRAY_FLOAT, false },
 };
@@ -218,7 +220,7 @@ static void want_seen(job *j) {
     int32_t leading = 4 - j->rank;
     want(j, "--lse", s->lse, j->observed, 3, per_row, leading, &see->lse);
     want(j, "--entropy", s->entropy, j->observed, 3, per_row, leading, &see->entropy);
-    want(j, "--received", s->received, j->observed, 3, per_key, leading, &see->received);
+    want(j, "--received", s->received, j->observed, 3, per_key, leading, s->received_by ? &j->received.received : &see->received);
     want(j, "--weights", s->weights, j->observed, 4, map, leading, &see->weights);
     want(j, "--scores", s->scores, j->observed, 4, map, leading, &see->scores);
     want(j, "--top-index", s->top_index, ATTN_I32, 4, top, leading, &see->top_index);
@@ -253,6 +255,10 @@ static void want_outputs(job *j) {
 
 static int compute(job *j, const attn_exec *exec) {
     attn_status status = attn_attention(&j->args, exec);
+    if (!status && j->s->received_by) {
+        j->received.by = j->in.received_by.tensor;
+        status = attn_attention_received(&j->args, &j->received, exec);
+    }
     if (status) return fail_status(status, "attend");
     if (!j->s->dout) return IO_OK;
     /* The backward reads the result and the lse; the rest of what was seen is none of its business. */

@@ -22,6 +22,7 @@ from ._attention import (
     attention_backward,
     attention_double_backward,
     attention_jvp,
+    attention_received,
 )
 from ._core import Unsupported
 from ._core import version as __version__
@@ -69,6 +70,7 @@ __all__ = [
     "attention_backward",
     "attention_double_backward",
     "attention_jvp",
+    "attention_received",
     "cross_entropy",
     "entmax",
     "entmax15",

@@ -333,6 +333,33 @@ def attention_double_backward(
     ddk: _Array | None = None,
     ddv: _Array | None = None,
 ) -> DoubleGrads[A]: ...
+def attention_received(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    by: _Array | None = None,
+    dout: _Array | None = None,
+    positive: bool = False,
+    lse: _Array | None = None,
+) -> A: ...
 def set_threads(n: int) -> None: ...
 def get_threads() -> int: ...
 def info() -> dict[str, Any]: ...

@@ -7,6 +7,7 @@ from ._core import attention as _attention
 from ._core import attention_backward as _attention_backward
 from ._core import attention_double_backward as _attention_double_backward
 from ._core import attention_jvp as _attention_jvp
+from ._core import attention_received as _attention_received
 
 
 class Seen(NamedTuple):
@@ -381,4 +382,75 @@ def attention_double_backward(
             ddv,
             dout,
         )
+    )
+
+
+def attention_received(
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    by=None,
+    dout=None,
+    positive=False,
+    lse=None,
+):
+    """What each key receives when the queries count for different amounts: a row of numbers times the weights p,
+
+        received_j = sum_i by_i p_ij        or, with dout, sum_i by_i p_ij dp_ij
+
+    where dp_ij = dout_i . v_j, times what dropout multiplied the weight by, in memory in proportion to q_len + kv_len. From the top
+    layer of a stack down, with the mean over heads, r = (r + received) / 2 is the rollout of one row (Abnar and Zuidema 2020), and
+    r = r + received with dout and positive=True gradient times attention (Chefer, Gur and Wolf 2021).
+
+    by        what a query counts; broadcasts to [batch, heads, q_len]; float32, float64 beside q of float64; default 1. A query that
+              counts 0 is left out, whatever its weights are
+    dout      the loss's gradient to out: its shape, q's dtype or float32
+    positive  with dout: products p_ij dp_ij below 0 count as 0
+    lse       what attention saw as lse, if that is at hand: one sweep over the scores instead of two
+
+    Other arguments as attention. Returns [batch, heads, kv_len], float32, float64 for float64 input.
+    """
+    return _attention_received(
+        q,
+        k,
+        v,
+        score,
+        score_weight,
+        scale,
+        softcap,
+        causal,
+        offset,
+        window,
+        mask,
+        bias,
+        alibi,
+        q_lengths,
+        kv_lengths,
+        sinks,
+        weighting,
+        alpha,
+        dropout,
+        seed,
+        by,
+        dout,
+        positive,
+        lse,
     )

@@ -383,3 +383,31 @@ PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_
     call_end(&c);
     return all;
 }
+
+/* ---- received mass --------------------------------------------------------------------------------------- */
+
+enum { R_BY = N_SHARED, R_DOUT, R_POSITIVE, R_GIVEN_LSE, N_RECEIVED };
+
+PyObject *attention_received(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    attn_received_args r = { 0 };
+    result received = { 0 };
+    bool positive = false;
+    int32_t rank;
+    PyObject *done = NULL;
+    if (!count_arguments(n, N_RECEIVED)) return NULL;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &rank) && call_optional(&c, "by", args[R_BY], &r.by) &&
+              read_beside(&c, "dout", args[R_DOUT], 4, rank, &r.dout) && read_truth(args[R_POSITIVE], &positive) &&
+              read_beside(&c, "lse", args[R_GIVEN_LSE], 3, rank, &a.see.lse);
+    r.positive = positive;
+    if (ok) {
+        const int64_t keys[] = { a.q.shape[0], a.q.shape[1], a.k.shape[2] };
+        ok = new_output(&c, seen_dtype(&a), 3, keys, rank, &received, &r.received);
+    }
+    if (ok) COMPUTE(c, ok, attn_attention_received(&a, &r, exec));
+    if (ok) done = call_result(&c, &received);
+    result_drop(&received);
+    call_end(&c);
+    return done;
+}

@@ -154,6 +154,7 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *attention_received(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *merge(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *merge_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *rope(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -221,6 +221,7 @@ static PyMethodDef methods[] = {
     FAST(attention_backward),
     FAST(attention_jvp),
     FAST(attention_double_backward),
+    FAST(attention_received),
     FAST(merge),
     FAST(merge_backward),
     FAST(rope),

@@ -248,6 +248,15 @@ class Seen(AttendTest):
             self.bad(2, *flat, "-o", "out.npy", "--weights", "w.npy", *words, says=says)
         self.bad(2, *flat, "-o", "out.npy", "--see-rows", "1", says="--see-rows needs --weights or --scores")
 
+    def test_queries_count_for_what_received_by_says(self):
+        q, k, v = self.normal(2, 9, 8), self.normal(2, 7, 8), self.normal(2, 7, 3)
+        weights = attention(*map(self.lifted, (q, k, v)), causal=True)["weights"][0]
+        for by in (self.normal(9), self.normal(2, 9), self.normal(1, 9)):
+            words = self.words(q, k, v, {"causal": True, "received_by": by})
+            self.good(*words, "-o", "out.npy", "--received", "r.npy", "--lse", "l.npy")
+            np.testing.assert_allclose(self.load("r.npy"), (weights * by.reshape(-1, 9, 1)).sum(1), rtol=1e-5, atol=1e-6)
+        self.bad(2, *words, says="--received-by needs --received to write to")
+
     def test_pooled_maps_are_means_over_blocks(self):
         q, k, v = self.normal(2, 9, 8), self.normal(2, 7, 8), self.normal(2, 7, 3)
         words = self.words(q, k, v, {"causal": True})

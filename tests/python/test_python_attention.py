@@ -77,6 +77,26 @@ class Attention(unittest.TestCase):
                     block = seen.weights[:, :, rows[i] : rows[i + 1], keys[j] : keys[j + 1]]
                     np.testing.assert_allclose(seen.pooled[:, :, i, j], block.mean((2, 3)), rtol=1e-5, atol=1e-7)
 
+    def test_received_is_a_row_times_the_weights(self):
+        by, options = np.linspace(-1, 1, 4, dtype="f4"), {"causal": True, "softcap": 2.0}
+        seen = attn.attention(self.q, self.k, self.v, see=("lse", "weights", "received"), **options)[1]
+        got = attn.attention_received(self.q, self.k, self.v, **options)
+        np.testing.assert_array_equal(got, seen.received)
+        for lse in (None, seen.lse):
+            got = attn.attention_received(self.q, self.k, self.v, by=by, lse=lse, **options)
+            np.testing.assert_allclose(got, np.einsum("i,bhij->bhj", by, seen.weights), rtol=1e-5, atol=1e-6)
+            slopes = seen.weights * np.einsum("bhic,bhjc->bhij", self.dout, self.v)
+            for positive in (False, True):
+                got = attn.attention_received(
+                    self.q, self.k, self.v, by=by, dout=self.dout, positive=positive, lse=lse, **options
+                )
+                wanted = np.maximum(slopes, 0) if positive else slopes
+                np.testing.assert_allclose(got, np.einsum("i,bhij->bhj", by, wanted), rtol=1e-4, atol=1e-5)
+        one = attn.attention_received(self.q[0, 1], self.k[0, 1], self.v[0, 1], by=by, dout=self.dout[0, 1], **options)
+        np.testing.assert_allclose(one, np.einsum("i,ij->j", by, slopes[0, 1]), rtol=1e-4, atol=1e-5)
+        with self.assertRaisesRegex(ValueError, "positive is 1, and there is no dout"):
+            attn.attention_received(self.q, self.k, self.v, positive=True)
+
     def test_what_is_not_asked_for_is_none(self):
         out, seen = attn.attention(self.q, self.k, self.v, see="entropy")
         self.assertEqual([f for f in seen._fields if getattr(seen, f) is not None], ["entropy"])

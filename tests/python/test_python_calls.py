@@ -54,6 +54,7 @@ class Calls(unittest.TestCase):
             causal=True,
             window=(2, 1),
         )
+        attn.attention_received(x, x, x, by=x[0, :, 0], dout=x, positive=True, lse=x[..., 0])
         attn.attention_backward(x, x, x, x, bias=np.zeros((3, 3), "f4"), alibi=np.zeros(2, "f4"))
         if ml_dtypes:
             attn.softmax(x.astype(ml_dtypes.bfloat16))

@@ -46,6 +46,7 @@ class Torch(unittest.TestCase):
             attn.logsumexp_backward(x[..., 0], x),
             attn.gate(x, x),
             *attn.gate_backward(x, x, x),
+            attn.attention_received(x, x, x, by=x[0, :1, :, 0]),
             *attn.merge((x, x), (x[..., 0], x[..., 0])),
             attn.rope(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),
             attn.rope_backward(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),

@@ -55,6 +55,7 @@ SIGNATURES = {
     "attention_backward": f"(dout, q, k, v, *, {OPTIONS}, out=None, lse=None, dlse=None, wanted=None)",
     "attention_jvp": f"(q, k, v, *, {OPTIONS}, dq=None, dk=None, dv=None, dbias=None)",
     "attention_double_backward": f"(dout, q, k, v, *, {OPTIONS}, dlse=None, ddq=None, ddk=None, ddv=None)",
+    "attention_received": f"(q, k, v, *, {OPTIONS}, by=None, dout=None, positive=False, lse=None)",
     "merge": "(outs, lses, *, out=None)",
     "merge_backward": "(dout, outs, lses, *, dlse=None)",
     "gate": "(x, g, kind='sigmoid')",
