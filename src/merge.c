@@ -19,10 +19,9 @@ enum {
 
 typedef struct merge_job {
     const attn_merge_args *a;
-    const attn_merge_grads *g; /* NULL: forward */
-    const attn_kernels *kernels;
-    int32_t dtype; /* everything is computed in, F32 or F64 */
-    size_t size;   /* of its elements */
+    const attn_merge_grads *g;         /* NULL: forward */
+    const attn_kernels *kernels, *exp; /* of elements, and of shares, which are F64 */
+    int32_t dtype;                     /* everything is computed in, F32 or F64 */
     int64_t n_rows, v_dim;
     int64_t rows; /* of a work item */
 } merge_job;
@@ -66,12 +65,10 @@ static ref_part part_at(const void *context, int64_t i) {
 
 /* ---- by kernels ---------------------------------------------------------------------------------------------- */
 
-/* exp(lse - max) of parts i0 .. i0 + n - 1, in double. */
+/* exp(lse - max) of parts i0 .. i0 + n - 1; in double, for there are few of them. */
 static void powers(const merge_row *r, int64_t i0, int64_t n, double max, double *power) {
-    double buffer[PARTS];
-    for (int64_t i = 0; i < n; i++) ref_store(buffer, r->job->dtype, i, lse_at(r, i0 + i) - max);
-    r->job->kernels->math.exp(buffer, buffer, n);
-    for (int64_t i = 0; i < n; i++) power[i] = ref_load(buffer, r->job->dtype, i);
+    for (int64_t i = 0; i < n; i++) power[i] = lse_at(r, i0 + i) - max;
+    r->job->exp->math.exp(power, power, n);
 }
 
 static int64_t parts_from(const merge_job *job, int64_t i0) { return job->a->n - i0 < PARTS ? job->a->n - i0 : PARTS; }
@@ -139,6 +136,7 @@ static attn_status run_job(const attn_merge_args *a, const attn_merge_grads *g, 
     with.out = g ? *shape : a->out;
     merge_job job = { .a = &with, .g = g, .dtype = a->outs[0].dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32 };
     job.kernels = attn_kernels_for(job.dtype);
+    job.exp = attn_kernels_for(ATTN_F64);
     job.v_dim = shape->shape[shape->rank - 1];
     job.n_rows = attn_row_count(shape);
     int64_t width = job.v_dim > CHUNK / a->n ? CHUNK : (job.v_dim + 1) * a->n;
