@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum {
     PIECE = 256, /* columns that are added up at once */
@@ -73,20 +74,22 @@ static void powers(const merge_row *r, int64_t i0, int64_t n, double max, double
 
 static int64_t parts_from(const merge_job *job, int64_t i0) { return job->a->n - i0 < PARTS ? job->a->n - i0 : PARTS; }
 
-/* sum += share * columns [c0, c0 + n) of a part. */
-static void add_part(const merge_job *job, ref_vector out, int64_t c0, int64_t n, double share, void *sum) {
-    double buffer[PIECE];
-    const void *x = (const char *)out.data + c0 * out.stride * (int64_t)attn_dtype_size(out.dtype);
-    if (out.dtype != job->dtype || (out.stride != 1 && n > 1)) {
-        attn_read_strided(&job->kernels->convert, job->dtype, n, x, out.dtype, out.stride, buffer);
-        x = buffer;
-    }
-    job->kernels->vector.add(n, share, x, sum);
+/* Columns [c0, c0 + n) of a row, densely in the dtype of computing: where they lie, or in `buffer`. */
+static const void *columns(const merge_job *job, ref_vector row, int64_t c0, int64_t n, void *buffer) {
+    const void *x = (const char *)row.data + c0 * row.stride * (int64_t)attn_dtype_size(row.dtype);
+    if (row.dtype == job->dtype && (row.stride == 1 || n == 1)) return x;
+    attn_read_strided(&job->kernels->convert, job->dtype, n, x, row.dtype, n > 1 ? row.stride : 1, buffer);
+    return buffer;
+}
+
+static void write_columns(const merge_job *job, const void *x, ref_vector row, int64_t c0, int64_t n) {
+    void *to = (char *)row.data + c0 * row.stride * (int64_t)attn_dtype_size(row.dtype);
+    attn_write_strided(&job->kernels->convert, job->dtype, n, x, to, row.dtype, n > 1 ? row.stride : 1);
 }
 
 static void merge_by_kernels(const merge_row *r) {
     const merge_job *job = r->job;
-    double power[PARTS], sums[PIECE];
+    double power[PARTS], sums[PIECE], buffer[PIECE];
     ref_vector out = vector_at(r, &job->a->out), lse = vector_at(r, &job->a->lse);
     ref_merged row = { .max = ref_merge_max(job->a->n, part_at, r) };
     for (int64_t i0 = 0; row.max != -INFINITY && i0 < job->a->n; i0 += PARTS) {
@@ -95,19 +98,66 @@ static void merge_by_kernels(const merge_row *r) {
     }
     for (int64_t c = 0; c < job->v_dim; c += PIECE) {
         int64_t n = job->v_dim - c < PIECE ? job->v_dim - c : PIECE;
-        for (int64_t j = 0; j < n; j++) ref_store(sums, job->dtype, j, 0);
+        memset(sums, 0, sizeof sums);
         for (int64_t i0 = 0; row.max != -INFINITY && i0 < job->a->n; i0 += PARTS) {
             if (job->a->n > PARTS) powers(r, i0, parts_from(job, i0), row.max, power);
             for (int64_t i = 0; i < parts_from(job, i0); i++) {
                 ref_part part = part_at(r, i0 + i);
-                if (part.lse != -INFINITY) add_part(job, part.out, c, n, power[i] / row.sum, sums);
+                if (part.lse != -INFINITY)
+                    job->kernels->vector.add(n, power[i] / row.sum, columns(job, part.out, c, n, buffer), sums);
             }
         }
-        void *to = (char *)out.data + c * out.stride * (int64_t)attn_dtype_size(out.dtype);
-        attn_write_strided(&job->kernels->convert, job->dtype, n, sums, to, out.dtype, n > 1 ? out.stride : 1);
+        write_columns(job, sums, out, c, n);
     }
     /* last: it may be the first part's */
     if (lse.data) ref_put(lse, 0, ref_merge_lse(row));
+}
+
+/* ---- backward by kernels: as ref_merge_row_backward says, of no more than PARTS parts -------------------------------- */
+
+static double inner(const merge_job *job, int64_t n, const void *x_, const void *y_) {
+    double sum = 0;
+    if (job->dtype == ATTN_F64) {
+        const double *x = x_, *y = y_;
+        for (int64_t i = 0; i < n; i++) sum += x[i] * y[i];
+    } else {
+        const float *x = x_, *y = y_;
+        for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)y[i];
+    }
+    return sum;
+}
+
+/* What columns [c, c + n) say: dout . out_i is added to, dout_i is written. */
+static void piece_back(const merge_row *r, int64_t c, int64_t n, const double *share, double *along) {
+    const merge_job *job = r->job;
+    double buffer[PIECE], out[PIECE], scaled[PIECE];
+    const void *dout = columns(job, vector_at(r, &job->g->dout), c, n, buffer);
+    for (int64_t i = 0; i < job->a->n; i++) {
+        ref_part part = part_at(r, i);
+        memset(scaled, 0, sizeof scaled);
+        if (part.lse != -INFINITY) {
+            along[i] += inner(job, n, dout, columns(job, part.out, c, n, out));
+            job->kernels->vector.add(n, share[i], dout, scaled);
+        }
+        if (part.dout.data) write_columns(job, scaled, part.dout, c, n);
+    }
+}
+
+static void back_by_kernels(const merge_row *r, double dlse) {
+    const merge_job *job = r->job;
+    double share[PARTS], along[PARTS], sum = 0, mean = 0, max = ref_merge_max(job->a->n, part_at, r);
+    memset(along, 0, sizeof along);
+    powers(r, 0, job->a->n, max, share);
+    for (int64_t i = 0; i < job->a->n; i++) sum += share[i];
+    for (int64_t i = 0; i < job->a->n; i++) share[i] /= sum;
+    for (int64_t c = 0; c < job->v_dim; c += PIECE)
+        piece_back(r, c, job->v_dim - c < PIECE ? job->v_dim - c : PIECE, share, along);
+    for (int64_t i = 0; i < job->a->n; i++)
+        if (lse_at(r, i) != -INFINITY) mean += share[i] * along[i];
+    for (int64_t i = 0; i < job->a->n; i++) {
+        ref_part part = part_at(r, i);
+        if (part.dlse.data) ref_put(part.dlse, 0, part.lse == -INFINITY ? 0 : share[i] * (along[i] - mean + dlse));
+    }
 }
 
 /* ---- the work -------------------------------------------------------------------------------------------------- */
@@ -120,7 +170,10 @@ static void do_item(void *context, int64_t item, void *scratch) {
         merge_row r = row_at(job, i);
         if (job->g) {
             double dlse = attn_present(&job->g->dlse) ? ref_get(vector_at(&r, &job->g->dlse), 0) : 0;
-            ref_merge_row_backward(job->a->n, job->v_dim, part_at, &r, vector_at(&r, &job->g->dout), dlse);
+            if (job->kernels && job->a->n <= PARTS)
+                back_by_kernels(&r, dlse);
+            else
+                ref_merge_row_backward(job->a->n, job->v_dim, part_at, &r, vector_at(&r, &job->g->dout), dlse);
         } else if (job->kernels) {
             merge_by_kernels(&r);
         } else {

@@ -341,6 +341,54 @@ static void gradients_are_those_of_central_differences(void **state) {
     assert_same_bits("douts[2]", some[2], d.outs[2]);
 }
 
+static void gradients_are_shares_within_the_published_bound(void **state) {
+    (void)state;
+    static const int32_t dtypes[] = { ATTN_F32, ATTN_F64, ATTN_BF16, ATTN_F16 };
+    static const double units[] = { 0, 0, 0x1p-8, 0x1p-11 };
+    static const int64_t numbers[] = { 1, 3, 64, 65 };
+    for (int k = 0; k < 16; k++) {
+        const int64_t n = numbers[k % 4];
+        const int32_t dtype = dtypes[k / 4];
+        uint64_t seed = 40 + (uint64_t)k;
+        parts p, d;
+        make_parts(&p, n, dtype, seed), make_parts(&d, n, dtype, seed);
+        attn_merge_args a = merge_of(&p, n, dtype);
+        attn_merge_grads g = { .dout = tensor_of(dtype, 4, out_shape), .dlse = tensor_of(p.lses[0].dtype, 3, out_shape) };
+        fill_normal(g.dout, &seed), fill_normal(g.dlse, &seed);
+        g.douts = d.outs, g.dlses = d.lses;
+        assert_int_equal(attn_merge_backward(&a, &g, NULL), ATTN_OK);
+        for (int64_t row = 0; row < attn_count(&p.lses[0]); row += 3) {
+            double max = -INFINITY, sum = 0, share[MOST_PARTS] = { 0 }, along[MOST_PARTS] = { 0 }, mean = 0, size = 0;
+            double unit = merge_unit(dtype, n), dlse = get(g.dlse, row);
+            for (int64_t i = 0; i < n; i++) max = fmax(max, get(p.lses[i], row));
+            for (int64_t i = 0; i < n && max > -INFINITY; i++) sum += share[i] = exp(get(p.lses[i], row) - max);
+            for (int64_t c = 0; c < out_shape[3]; c++) {
+                double largest = 0;
+                for (int64_t i = 0; i < n; i++) {
+                    double x = get(g.dout, row * out_shape[3] + c) * get(p.outs[i], row * out_shape[3] + c);
+                    if (share[i] == 0) continue;
+                    along[i] += x;
+                    largest = fmax(largest, fabs(x));
+                }
+                size += largest;
+            }
+            for (int64_t i = 0; i < n; i++) mean += sum > 0 ? (share[i] /= sum) * along[i] : 0;
+            for (int64_t i = 0; i < n; i++) {
+                assert_within("dlses", d.lses[i], row, share[i] * (along[i] - mean + dlse),
+                              unit * share[i] * (2 * size + fabs(dlse)) + (dtype == ATTN_F64 ? 0x1p-1022 : 0x1p-126));
+                for (int64_t c = 0; c < out_shape[3]; c += 50) {
+                    double exact = share[i] * get(g.dout, row * out_shape[3] + c);
+                    assert_within("douts", d.outs[i], row * out_shape[3] + c, exact,
+                                  (unit + units[k / 4]) * fabs(exact) + (dtype == ATTN_F16   ? 0x1p-25
+                                                                         : dtype == ATTN_F64 ? 0x1p-1022
+                                                                                             : 0x1p-126));
+                }
+            }
+        }
+        free_blocks(NULL);
+    }
+}
+
 /* ---- refusals ------------------------------------------------------------------------------------------------------------ */
 
 static void assert_refused(const attn_merge_args *a, attn_status status, const char *says) {
@@ -406,6 +454,7 @@ int main(void) {
         cmocka_unit_test_teardown(strides_place_and_threads_do_not_change_a_bit, free_blocks),
         cmocka_unit_test_teardown(the_reference_is_the_formula, free_blocks),
         cmocka_unit_test_teardown(gradients_are_those_of_central_differences, free_blocks),
+        cmocka_unit_test_teardown(gradients_are_shares_within_the_published_bound, free_blocks),
         cmocka_unit_test_teardown(bad_arguments_are_refused_before_anything_is_written, free_blocks),
         cmocka_unit_test_teardown(empty_extents_are_extents, free_blocks),
     };

@@ -445,8 +445,8 @@ typedef struct attn_merge_grads {
 /* Needs no workspace. */
 ATTN_API attn_status attn_merge(const attn_merge_args *a, const attn_exec *exec);
 /* With p_i = w_i / sum_k w_k: douts_i = p_i dout, dlses_i = p_i (dout . (out_i - out) + dlse). Reads outs and lses, not out and
- * lse. Computed in double, rounded once. attn_attention_backward of a part, told the merged out and lse (a->out, a->see.lse) and
- * the loss's gradient to them, needs none of this. */
+ * lse. attn_attention_backward of a part, told the merged out and lse (a->out, a->see.lse) and the loss's gradient to them, needs
+ * none of this. */
 ATTN_API attn_status attn_merge_backward(const attn_merge_args *a, const attn_merge_grads *g, const attn_exec *exec);
 
 /* ---- gates ------------------------------------------------------------------------------------------------- */
