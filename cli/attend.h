@@ -13,8 +13,11 @@ typedef struct attend_settings {
     option_seed seed;
     option_pair window;
     const char *score_weight, *offset, *mask, *bias, *alibi, *q_lengths, *kv_lengths, *q_starts, *kv_starts, *sinks;
-    const char *lse, *entropy, *received, *weights, *scores, *top_index, *top_weight;
+    const char *lse, *entropy, *received, *weights, *scores, *top_index, *top_weight, *pooled;
+    const char *received_by;
+    const char *see_rows, *see_heads; /* lists such as 0,3,7 */
     option_choice scores_stage;
+    option_pair pooled_size;
     option_integer top_k;
     const char *dout, *dlse;
     const char *dq, *dk, *dv, *dbias, *dsinks, *dalibi, *dalpha, *dscore_weight;

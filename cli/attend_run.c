@@ -2,6 +2,7 @@
 /* The work of attn attend: arrays in, one call forward, one backward when it is asked for, arrays out. */
 #include "attend.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "arrays.h"
@@ -9,7 +10,8 @@
 
 /* Every array that may come in; those that were not named stay empty. */
 typedef struct inputs {
-    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, q_starts, kv_starts, sinks, dout, dlse;
+    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, q_starts, kv_starts, sinks, received_by,
+        dout, dlse;
 } inputs;
 
 /* One run on its way. Once failed is set, nothing more is done. */
@@ -17,11 +19,13 @@ typedef struct job {
     const attend_settings *s;
     inputs in;
     attn_attention_args args;
+    attn_received_args received; /* with --received-by */
     attn_attention_grads grads;
     outputs out;
     int32_t rank;          /* of q, k, v as they came: outputs get as many axes */
     int32_t observed;      /* dtype of what is seen */
     int64_t number_offset; /* --offset as a number */
+    int64_t *rows, *heads; /* of --see-rows and --see-heads */
     int failed;
 } job;
 
@@ -47,6 +51,7 @@ static const struct source {
     { "--q-starts", PATH(q_starts), ARRAY(q_starts), ARRAY_INTEGER, false },
     { "--kv-starts", PATH(kv_starts), ARRAY(kv_starts), ARRAY_INTEGER, false },
     { "--sinks", PATH(sinks), ARRAY(sinks), ARRAY_FLOAT, false },
+    { "--received-by", PATH(received_by), ARRAY(received_by), ARRAY_FLOAT, false },
     { "--dout", PATH(dout), ARRAY(dout), ARRAY_FLOAT, true },
     { "--dlse", PATH(dlse), ARRAY(dlse), ARRAY_FLOAT, false },
 };
@@ -206,6 +211,35 @@ static void fill_args(job *j) {
     if (s->dlse) j->grads.dlse = view_whole(j, j->in.dlse.tensor, 3);
 }
 
+/* Numbers with commas between them, each below `end`. */
+static int read_list(const char *label, const char *word, int64_t end, const int64_t **list, int64_t **memory, int64_t *n) {
+    if (!word) return IO_OK;
+    int64_t most = 1;
+    for (const char *c = word; *c; c++) most += *c == ',';
+    *list = *memory = malloc((size_t)most * sizeof **memory);
+    if (!*memory) return fail(IO_NO_ROOM, "%s: there is no memory for %lld numbers", label, (long long)most);
+    for (*n = 0; *n < most; ++*n) {
+        char number[32] = "";
+        size_t length = strcspn(word, ",");
+        memcpy(number, word, length < sizeof number ? length : 0);
+        if (!parse_integer(number, &(*memory)[*n]))
+            return fail(IO_BAD_USAGE, "%s holds '%.*s'; whole numbers like 0,3,7 are needed", label, (int)length, word);
+        if ((*memory)[*n] < 0 || (*memory)[*n] >= end)
+            return fail(IO_BAD_USAGE, "%s names %s; there are 0 to %lld", label, number, (long long)end - 1);
+        word += length + 1;
+    }
+    return IO_OK;
+}
+
+static int read_lists(job *j) {
+    attn_see *see = &j->args.see;
+    if (j->s->see_heads && j->rank == 2)
+        return fail(IO_BAD_USAGE, "--see-heads is given, and --q is [length, dim]: it has no heads to choose from");
+    int failed = read_list("--see-rows", j->s->see_rows, j->args.q.shape[2], &see->rows, &j->rows, &see->n_rows);
+    if (!failed) failed = read_list("--see-heads", j->s->see_heads, j->args.q.shape[1], &see->heads, &j->heads, &see->n_heads);
+    return failed;
+}
+
 /* An output of the call that was asked for. */
 static void want(job *j, const char *label, const char *path, int32_t dtype, int32_t rank, const int64_t *shape,
                  attn_tensor *tensor) {
@@ -227,14 +261,17 @@ static void want_seen(job *j) {
     attn_see *see = &j->args.see;
     int64_t batch = j->args.q.shape[0], heads = j->args.q.shape[1], rows = j->args.q.shape[2], keys = j->args.k.shape[2];
     const int64_t per_row[] = { batch, heads, rows }, per_key[] = { batch, heads, keys };
-    const int64_t map[] = { batch, heads, rows, keys }, top[] = { batch, heads, rows, s->top_k.value };
+    const int64_t map[] = { batch, s->see_heads ? see->n_heads : heads, s->see_rows ? see->n_rows : rows, keys };
+    const int64_t top[] = { batch, heads, rows, s->top_k.value };
+    const int64_t pooled[] = { batch, heads, s->pooled_size.value[0], s->pooled_size.value[1] };
     want_laid(j, "--lse", s->lse, j->observed, 3, per_row, &see->lse);
     want_laid(j, "--entropy", s->entropy, j->observed, 3, per_row, &see->entropy);
-    want_laid(j, "--received", s->received, j->observed, 3, per_key, &see->received);
+    want_laid(j, "--received", s->received, j->observed, 3, per_key, s->received_by ? &j->received.received : &see->received);
     want_laid(j, "--weights", s->weights, j->observed, 4, map, &see->weights);
     want_laid(j, "--scores", s->scores, j->observed, 4, map, &see->scores);
     want_laid(j, "--top-index", s->top_index, ATTN_I32, 4, top, &see->top_index);
     want_laid(j, "--top-weight", s->top_weight, j->observed, 4, top, &see->top_weight);
+    want_laid(j, "--pooled", s->pooled, j->observed, 4, pooled, &see->pooled);
 }
 
 static void want_gradients(job *j) {
@@ -263,6 +300,10 @@ static void want_outputs(job *j) {
 
 static int compute(job *j, const attn_exec *exec) {
     attn_status status = attn_attention(&j->args, exec);
+    if (!status && j->s->received_by) {
+        j->received.by = j->in.received_by.tensor;
+        status = attn_attention_received(&j->args, &j->received, exec);
+    }
     if (status) return fail_status(status, "attend");
     if (!j->s->dout) return IO_OK;
     /* The backward reads the result and the lse; the rest of what was seen is none of its business. */
@@ -283,6 +324,7 @@ static int do_job(job *j, const attn_exec *exec) {
     if (!failed) failed = check_starts("--q-starts", &j->in.q_starts, j->args.q.shape[2]);
     if (!failed) failed = check_starts("--kv-starts", &j->in.kv_starts, j->args.k.shape[2]);
     if (!failed) failed = check_range("--offset", &j->in.offset, -0x1p52, 0x1p52);
+    if (!failed) failed = read_lists(j);
     if (failed) return failed;
     want_outputs(j);
     if (!j->failed) j->failed = compute(j, exec);
@@ -295,5 +337,7 @@ int attend_run(const attend_settings *s, const attn_exec *exec) {
     outputs_free(&j.out);
     for (size_t i = 0; i < N_SOURCES; i++) npy_free(array_of(&j, &sources[i]));
     npy_free(&j.in.offset);
+    free(j.rows);
+    free(j.heads);
     return failed;
 }

@@ -82,15 +82,18 @@ static int set_real(const option *o, const char *word, option_real *field) {
 
 static int set_pair(const option *o, const char *word, option_pair *field) {
     char left[32];
-    const char *comma = strchr(word, ',');
+    bool size = o->kind == OPTION_SIZE;
+    const char *comma = strchr(word, size ? 'x' : ',');
     size_t length = comma ? (size_t)(comma - word) : sizeof left;
-    if (length >= sizeof left) return fail(IO_BAD_USAGE, "--%s is '%s'; two whole numbers like 128,0 are needed", o->name, word);
+    if (length >= sizeof left)
+        return fail(IO_BAD_USAGE, "--%s is '%s'; two whole numbers like %s are needed", o->name, word, size ? "16x16" : "128,0");
     memcpy(left, word, length);
     left[length] = '\0';
     const char *side[2] = { left, comma + 1 };
     for (int i = 0; i < 2; i++)
         if (!parse_integer(side[i], &field->value[i]) || !within(o, (double)field->value[i]))
-            return bad_value(o, word, "a pair of whole numbers like 128,0, each");
+            return bad_value(o, word,
+                             size ? "a pair of whole numbers like 16x16, each" : "a pair of whole numbers like 128,0, each");
     field->given = true;
     return IO_OK;
 }
@@ -116,7 +119,8 @@ static int set_value(const option *o, const char *word, void *field) {
     switch (o->kind) {
     case OPTION_INTEGER: return set_integer(o, word, field);
     case OPTION_REAL: return set_real(o, word, field);
-    case OPTION_PAIR: return set_pair(o, word, field);
+    case OPTION_PAIR:
+    case OPTION_SIZE: return set_pair(o, word, field);
     case OPTION_CHOICE: return set_choice(o, word, field);
     case OPTION_SEED: {
         option_seed *seed = field;

@@ -23,6 +23,7 @@ typedef enum option_kind {
     OPTION_REAL,     /* option_real, finite and within low..high */
     OPTION_SEED,     /* option_seed: 0 .. 2^64-1 */
     OPTION_PAIR,     /* option_pair: two integers L,R, each within low..high */
+    OPTION_SIZE,     /* option_pair: the same, written PxQ */
     OPTION_WORDS,    /* option_words: all words without dashes that are left */
     OPTION_CHOICE,   /* option_choice: one of the names in `choices`; "name: meaning" is written "name" alone */
 } option_kind;

@@ -12,110 +12,102 @@
 
 const char *const explain_method_names[EXPLAIN_N_METHODS + 1] = { "attention", "rollout", "gradient", NULL };
 
-/* What the observer needs while it watches. */
+/* What the observer needs while it watches. No map of weights is ever kept: a row of shares goes down through the layers. */
 typedef struct watch {
     explain_look *look;
-    float *slopes;      /* [layers, heads, tokens, tokens]: the gradient of each weight; NULL: not wanted */
-    float *pool_slopes; /* [tokens]: of the pool's weights */
+    int32_t method;
+    const bool *counts;        /* which tokens stand for input; NULL: all but the first */
+    attn_attention_args *args; /* [layers]: each layer's call, when it is over */
+    double *row, *mixed;       /* [tokens]: what the tokens that leave a layer count */
+    float *by, *received;      /* [tokens], [heads, tokens]: the same for the library, and what it makes of it */
+    attn_status status;        /* of the first of these calls that failed */
 } watch;
-
-static size_t head_size(const explain_look *l) { return (size_t)l->tokens * (size_t)l->tokens; }
-static size_t layer_size(const explain_look *l) { return (size_t)l->heads * head_size(l); }
 
 static void see(void *context, int32_t layer, attn_attention_args *args) {
     explain_look *l = ((watch *)context)->look;
-    if (layer == l->layers) {
+    if (layer == l->layers)
         args->see.weights = attn_dense(ATTN_F32, l->pool, 4, (int64_t[]){ 1, 1, 1, l->tokens });
-        return;
-    }
-    int64_t shape[4] = { 1, l->heads, l->tokens, l->tokens };
-    args->see.weights = attn_dense(ATTN_F32, l->weights + (size_t)layer * layer_size(l), 4, shape);
-    args->see.entropy = attn_dense(ATTN_F32, l->entropy + (size_t)layer * (size_t)(l->heads * l->tokens), 3, shape);
+    else
+        args->see.entropy = attn_dense(ATTN_F32, l->entropy + (size_t)layer * (size_t)(l->heads * l->tokens), 3,
+                                       (int64_t[]){ 1, l->heads, l->tokens });
 }
 
-/* o_i = sum_j p_ij v_j, so the gradient of p_ij is do_i . v_j. */
-static void gradient(void *context, int32_t layer, const attn_attention_args *args, const attn_tensor *dout) {
+static void seen(void *context, int32_t layer, const attn_attention_args *args) {
     watch *w = context;
-    const explain_look *l = w->look;
-    float *out = layer == l->layers ? w->pool_slopes : w->slopes + (size_t)layer * layer_size(l);
-    int64_t heads = args->q.shape[1], group = heads / args->v.shape[1];
-    for (int64_t h = 0; h < heads; h++)
-        for (int64_t i = 0; i < args->q.shape[2]; i++)
-            for (int64_t j = 0; j < args->k.shape[2]; j++) {
-                const float *d = (const float *)dout->data + h * dout->stride[1] + i * dout->stride[2];
-                const float *v = (const float *)args->v.data + h / group * args->v.stride[1] + j * args->v.stride[2];
-                double sum = 0;
-                for (int64_t c = 0; c < args->v.shape[3]; c++)
-                    sum += (double)d[c * dout->stride[3]] * (double)v[c * args->v.stride[3]];
-                *out++ = (float)sum;
-            }
+    if (layer < w->look->layers) w->args[layer] = *args;
 }
 
 /* ---- from weights to shares ------------------------------------------------------------------------------------------------ */
 
-/* One layer's map [tokens, tokens]: the heads' mean (head < 0) or one head's, by the method. */
-static void layer_map(const watch *w, int32_t layer, int32_t head, int32_t method, double *map) {
-    const explain_look *l = w->look;
-    int32_t from = head < 0 ? 0 : head, to = head < 0 ? l->heads : head + 1;
-    memset(map, 0, head_size(l) * sizeof *map);
-    for (int32_t h = from; h < to; h++) {
-        size_t at = (size_t)layer * layer_size(l) + (size_t)h * head_size(l);
-        for (size_t e = 0; e < head_size(l); e++) {
-            double p = (double)l->weights[at + e];
-            map[e] += method == EXPLAIN_GRADIENT ? fmax(0, p * (double)w->slopes[at + e]) : p;
-        }
-    }
-    for (size_t e = 0; e < head_size(l); e++) map[e] /= to - from;
-}
-
-/* What the head reads: the first token, or a pool's mix of all. */
-static void read_out(const watch *w, int32_t method, double *row) {
-    const explain_look *l = w->look;
-    double mean = 0;
-    memset(row, 0, (size_t)l->tokens * sizeof *row);
-    if (!l->pool) row[0] = 1;
-    if (!l->pool) return;
-    for (int32_t t = 0; t < l->tokens && w->pool_slopes; t++) mean += (double)l->pool[t] * (double)w->pool_slopes[t];
-    for (int32_t t = 0; t < l->tokens; t++) {
-        double p = (double)l->pool[t];
-        row[t] = method == EXPLAIN_GRADIENT ? fmax(0, p * ((double)w->pool_slopes[t] - mean)) : p;
-    }
-}
-
-/* out = row map */
-static void through(const explain_look *l, const double *row, const double *map, double *out) {
-    size_t n = (size_t)l->tokens;
-    memset(out, 0, n * sizeof *out);
-    for (size_t i = 0; i < n; i++)
-        for (size_t j = 0; j < n && row[i] != 0; j++) out[j] += row[i] * map[i * n + j];
+/* What the keys of a call receive from `by` (NULL: from one row), with dout times the weights' gradients, into w->received. */
+static bool receive(watch *w, const attn_attention_args *args, const float *by, const attn_tensor *dout, bool positive) {
+    attn_attention_args call = *args;
+    attn_received_args r = { .received =
+                                 attn_dense(ATTN_F32, w->received, 3, (int64_t[]){ 1, args->q.shape[1], args->k.shape[2] }) };
+    if (by) r.by = attn_dense(ATTN_F32, by, 1, &args->q.shape[2]);
+    if (dout) r.dout = *dout;
+    r.positive = positive;
+    call.see = (attn_see){ .lse = args->see.lse };
+    if (!w->status) w->status = attn_attention_received(&call, &r, NULL);
+    return !w->status;
 }
 
 /* A row becomes shares of the tokens that stand for input. Where no weight lies on any of them, all are 0. */
-static void share(const explain_look *l, const double *row, const bool *counts, double *out) {
+static void share(const watch *w, const double *row, double *out) {
+    const explain_look *l = w->look;
     double sum = 0;
-    for (int32_t t = 0; t < l->tokens; t++) sum += (out[t] = (counts ? counts[t] : t > 0) ? row[t] : 0);
+    for (int32_t t = 0; t < l->tokens; t++) sum += (out[t] = (w->counts ? w->counts[t] : t > 0) ? row[t] : 0);
     for (int32_t t = 0; t < l->tokens && sum > 0; t++) out[t] /= sum;
 }
 
-/* From what the head reads down through the layers, one row all the way: the product of all maps is never formed. */
-static void add_up(const watch *w, int32_t method, const bool *counts, double *memory) {
+/* One layer down: the row times the heads' mean, and what the residual leaves as it is. Of the last layer, head by head too. */
+static void step(watch *w, int32_t layer, const attn_attention_args *args, const attn_tensor *dout) {
     explain_look *l = w->look;
-    size_t n = (size_t)l->tokens;
-    double *map = memory, *row = map + n * n, *mixed = row + n;
-    read_out(w, method, row);
-    for (int32_t h = 0; h < l->heads; h++) {
-        layer_map(w, l->layers - 1, h, method, map);
-        through(l, row, map, mixed);
-        share(l, mixed, counts, l->head_relevance + (size_t)h * n);
+    const size_t n = (size_t)l->tokens;
+    for (size_t t = 0; t < n; t++) w->by[t] = (float)w->row[t];
+    if (!receive(w, args, w->by, dout, dout != NULL)) return;
+    for (size_t h = 0; layer == l->layers - 1 && h < (size_t)l->heads; h++) {
+        for (size_t t = 0; t < n; t++) w->mixed[t] = (double)w->received[h * n + t];
+        share(w, w->mixed, l->head_relevance + h * n);
     }
-    int32_t lowest = method != EXPLAIN_ATTENTION ? 0 : l->pool ? l->layers : l->layers - 1;
-    for (int32_t i = l->layers - 1; i >= lowest; i--) {
-        layer_map(w, i, -1, method, map);
-        through(l, row, map, mixed);
-        double keep = method == EXPLAIN_ATTENTION ? 0 : 1, half = method == EXPLAIN_ROLLOUT ? 0.5 : 1;
-        for (size_t t = 0; t < n; t++) row[t] = half * (keep * row[t] + mixed[t]);
+    bool reads = w->method == EXPLAIN_ATTENTION;
+    if (reads && l->pool) return; /* its own weights are what is asked for */
+    double keep = reads ? 0 : 1, half = w->method == EXPLAIN_ROLLOUT ? 0.5 : 1;
+    for (size_t t = 0; t < n; t++) {
+        double mean = 0;
+        for (size_t h = 0; h < (size_t)l->heads; h++) mean += (double)w->received[h * n + t];
+        w->row[t] = half * (keep * w->row[t] + mean / l->heads);
     }
-    share(l, row, counts, l->relevance);
+}
+
+/* What the head reads: the first token, or a pool's mix of all. */
+static void read_out(watch *w) {
+    const explain_look *l = w->look;
+    for (int32_t t = 0; t < l->tokens; t++) w->row[t] = l->pool ? (double)l->pool[t] : t == 0;
+}
+
+/* The pool's weights times their gradients, each counted against the weighted mean. */
+static void read_out_by_gradient(watch *w, const attn_attention_args *args, const attn_tensor *dout) {
+    const explain_look *l = w->look;
+    double mean = 0;
+    if (!receive(w, args, NULL, dout, false)) return;
+    for (int32_t t = 0; t < l->tokens; t++) mean += (double)w->received[t];
+    for (int32_t t = 0; t < l->tokens; t++) w->row[t] = fmax(0, (double)w->received[t] - (double)l->pool[t] * mean);
+}
+
+/* The backward comes from the top down, as the row does. */
+static void gradient(void *context, int32_t layer, const attn_attention_args *args, const attn_tensor *dout) {
+    watch *w = context;
+    if (layer == w->look->layers)
+        read_out_by_gradient(w, args, dout);
+    else
+        step(w, layer, args, dout);
+}
+
+/* The same without gradients, when the forward is over. */
+static void go_down(watch *w) {
+    int32_t lowest = w->method == EXPLAIN_ROLLOUT ? 0 : w->look->layers - 1;
+    for (int32_t i = w->look->layers - 1; i >= lowest; i--) step(w, i, &w->args[i], NULL);
 }
 
 /* ---- one pass --------------------------------------------------------------------------------------------------------------- */
@@ -126,22 +118,22 @@ static int failed_pass(attn_status status, io_error *error) {
 }
 
 /* Memory whose size is known once the example has been fetched. */
-static int allocate(watch *w, bool pools, int32_t method, io_error *error) {
+static int allocate(watch *w, bool pools, io_error *error) {
     explain_look *l = w->look;
-    size_t tokens = (size_t)l->tokens, maps = (size_t)l->layers * layer_size(l);
-    l->weights = array_new(maps, sizeof *l->weights);
-    l->entropy = array_new((size_t)(l->layers * l->heads) * tokens, sizeof *l->entropy);
+    size_t tokens = (size_t)l->tokens, heads = (size_t)l->heads;
+    l->entropy = array_new((size_t)l->layers * heads * tokens, sizeof *l->entropy);
     l->probabilities = array_new((size_t)l->classes, sizeof *l->probabilities);
     l->relevance = array_new(tokens, sizeof *l->relevance);
-    l->head_relevance = array_new((size_t)l->heads * tokens, sizeof *l->head_relevance);
-    bool all = l->weights && l->entropy && l->probabilities && l->relevance && l->head_relevance;
+    l->head_relevance = array_new(heads * tokens, sizeof *l->head_relevance);
+    w->args = array_new((size_t)l->layers, sizeof *w->args);
+    w->row = array_new(2 * tokens, sizeof *w->row);
+    w->by = array_new((1 + heads) * tokens, sizeof *w->by);
+    bool all = l->entropy && l->probabilities && l->relevance && l->head_relevance && w->args && w->row && w->by;
     if (pools) all &= (l->pool = array_new(tokens, sizeof *l->pool)) != NULL;
-    if (method == EXPLAIN_GRADIENT) {
-        w->slopes = array_new(maps, sizeof *w->slopes);
-        w->pool_slopes = array_new(tokens, sizeof *w->pool_slopes);
-        all &= w->slopes && w->pool_slopes;
-    }
-    return all ? IO_OK : io_no_memory(error, "the weights of every head", maps * sizeof *l->weights);
+    if (!all) return io_no_memory(error, "what every head looks at", (size_t)l->layers * heads * tokens * sizeof *l->entropy);
+    w->mixed = w->row + tokens;
+    w->received = w->by + tokens;
+    return IO_OK;
 }
 
 static void name_answer(explain_look *l) {
@@ -172,18 +164,23 @@ static int lend_gradients(nn_pass *pass, nn_row_gradients *rows, io_error *error
     return io_no_memory(error, "the gradients", all->size * sizeof(float));
 }
 
-static int run(watch *w, nn_pass *pass, int32_t method, io_error *error) {
+static int run(watch *w, nn_pass *pass, io_error *error) {
     explain_look *l = w->look;
-    nn_observer observer = { .context = w, .see = see, .gradient = w->slopes ? gradient : NULL };
+    bool back = w->method == EXPLAIN_GRADIENT;
+    nn_observer observer = { .context = w, .see = see, .seen = seen, .gradient = back ? gradient : NULL };
     pass->observer = &observer;
     attn_status status = nn_forward(pass);
     if (!status) status = nn_class_probabilities(nn_data(pass, pass->graph->output), l->probabilities);
     if (status) return failed_pass(status, error);
     name_answer(l);
-    if (method != EXPLAIN_GRADIENT) return IO_OK;
+    read_out(w);
+    if (!back) {
+        go_down(w);
+        return w->status ? failed_pass(w->status, error) : IO_OK;
+    }
     nn_row_gradients rows = { 0 };
     int failed = lend_gradients(pass, &rows, error);
-    if (!failed && (status = go_back(pass, l))) failed = failed_pass(status, error);
+    if (!failed && ((status = go_back(pass, l)) || (status = w->status))) failed = failed_pass(status, error);
     free(pass->gradients);
     free(rows.ids);
     free(rows.rows);
@@ -193,30 +190,26 @@ static int run(watch *w, nn_pass *pass, int32_t method, io_error *error) {
 int explain_look_at(explain_look *look, const nn_model *m, const nn_examples *examples, uint32_t which, int32_t method,
                     const bool *counts, io_error *error) {
     *look = (explain_look){ .layers = m->config.layers, .heads = m->config.heads, .classes = m->config.n_labels };
-    watch w = { .look = look };
+    watch w = { .look = look, .method = method, .counts = counts };
     nn_pass pass;
     int failed = nn_pass_open(&pass, &m->graph, error);
     if (failed) return failed;
     pass.examples = 1;
     examples->fetch(examples, &which, &pass);
     look->tokens = (int32_t)pass.tokens;
-    failed = allocate(&w, m->config.attention_pool, method, error);
-    if (!failed) failed = run(&w, &pass, method, error);
+    failed = allocate(&w, m->config.attention_pool, error);
+    if (!failed) failed = run(&w, &pass, error);
     nn_pass_close(&pass);
-    size_t numbers = head_size(look) + 2 * (size_t)look->tokens; /* a map and two rows */
-    double *memory = failed ? NULL : array_new(numbers, sizeof *memory);
-    if (memory) add_up(&w, method, counts, memory);
-    if (!failed && !memory) failed = io_no_memory(error, "the shares", numbers * sizeof *memory);
-    free(memory);
-    free(w.slopes);
-    free(w.pool_slopes);
+    if (!failed) share(&w, w.row, look->relevance);
+    free(w.args);
+    free(w.row);
+    free(w.by);
     if (failed) explain_look_free(look);
     return failed;
 }
 
 void explain_look_free(explain_look *l) {
     free(l->probabilities);
-    free(l->weights);
     free(l->entropy);
     free(l->pool);
     free(l->relevance);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One example, looked at while the model computes it: the weights of every layer and head from the same calls that gave the answer,
- * and what they say about each token.
+/* One example, looked at while the model computes it: what the weights of every layer and head say about each token, from the calls
+ * that gave the answer, in memory that grows with the tokens and not with their square.
  *
  *     explain_look look;
  *     if (explain_look_at(&look, &model, examples, 0, EXPLAIN_GRADIENT, &error)) return report(&error);
@@ -29,7 +29,6 @@ typedef struct explain_look {
     int32_t layers, heads, tokens, classes;
     int32_t label, runner_up; /* the most probable class and the next one (the same where there is one class) */
     float *probabilities;     /* [classes] */
-    float *weights;           /* [layers, heads, tokens (query), tokens (key)] */
     float *entropy;           /* [layers, heads, tokens]: of each row, in nats */
     float *pool;              /* [tokens]: the weights by which tokens are mixed for the head; NULL: it reads the first token */
     double *relevance;        /* [tokens], by the method; 0 for tokens that stand for no input */
@@ -46,11 +45,5 @@ void explain_look_free(explain_look *look);
 
 /* Mean entropy of a head's rows, over that of equal weights: 0 looks at one token, 1 at all alike. */
 double explain_spread(const explain_look *look, int32_t layer, int32_t head);
-
-/* The weights of a row (query) in a head: `tokens` numbers. */
-static inline const float *explain_row(const explain_look *l, int32_t layer, int32_t head, int32_t query) {
-    return l->weights +
-           (((size_t)layer * (size_t)l->heads + (size_t)head) * (size_t)l->tokens + (size_t)query) * (size_t)l->tokens;
-}
 
 #endif

@@ -19,6 +19,9 @@ _Static_assert(sizeof(attn_attention_args) == 2984, "attn_attention_args");
 _Static_assert(sizeof(attn_attention_grads) == 1632, "attn_attention_grads");
 _Static_assert(sizeof(attn_attention_tangents) == 1184, "attn_attention_tangents");
 _Static_assert(sizeof(attn_attention_double_grads) == 1632, "attn_attention_double_grads");
+_Static_assert(sizeof(attn_received_args) == 600, "attn_received_args");
+_Static_assert(sizeof(attn_merge_args) == 504, "attn_merge_args");
+_Static_assert(sizeof(attn_merge_grads) == 496, "attn_merge_grads");
 _Static_assert(sizeof(attn_gate_args) == 600, "attn_gate_args");
 _Static_assert(sizeof(attn_gate_grads) == 592, "attn_gate_grads");
 #endif

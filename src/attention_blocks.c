@@ -91,6 +91,8 @@ static void mix(const attn_head *head, const running_block *r, const worker *w, 
                                              .accumulate = r->begun,
                                              .o = r->o });
 }
+/* Whoever asks for the rows' normalisers alone needs no values. */
+static bool mixes(const attn_attention_plan *p, const worker *w) { return p->out.rank || w->t; }
 
 static void visit(const attn_head *head, running_block *r, worker *w, key_unit *u, attn_key_range keys) {
     const attn_attention_plan *p = head->p;
@@ -106,6 +108,7 @@ static void visit(const attn_head *head, running_block *r, worker *w, key_unit *
     if (kind == ATTN_TILE_EMPTY) return;
     if (p->top_k > 0) attn_top_visit(head, &r->x, &r->top, keys.begin, n_keys, kind);
     bool moved = head->kernels->weigh[p->weighting](w->m.s, n_keys, &r->state, w->factor, p->entropy.rank != 0);
+    if (!mixes(p, w)) return;
     if (w->t) attn_tangent_weigh(head, w->t, &w->tangent, &r->tangent, n_keys, kind, moved ? w->factor : NULL);
     if (p->dropout.on) {
         attn_tile_keep(head, &r->x, keys.begin, n_keys);
@@ -166,7 +169,7 @@ static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t b
     u.few = n_blocks == 1 && !w->t && attn_block_is_few(head, &w->blocks[0].x);
     if (u.few) {
         u.v = attn_values_at(head, u.keys.begin, u.keys.end, attn_values_lie_densely(head->p) ? NULL : w->m.v);
-    } else {
+    } else if (mixes(head->p, w)) {
         attn_pack_values(head, u.keys.begin, u.keys.end);
         u.v = (attn_rows){ w->m.v, head->p->v_dim };
     }

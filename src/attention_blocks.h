@@ -17,7 +17,12 @@ bool attn_blocks_cover_jvp(const attn_attention_plan *p, const attn_attention_pl
 attn_need attn_blocks_jvp_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t);
 void attn_blocks_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session);
 
-/* For the backward: out, the rows' normalisers and, in the second order (else t is NULL), tangents. Bytes per worker, and the
+/* What keys receive. */
+bool attn_blocks_cover_received(const attn_attention_plan *p, const attn_attention_plan_received *r);
+attn_need attn_blocks_received_need(const attn_attention_plan *p, const attn_attention_plan_received *r);
+void attn_blocks_received(const attn_attention_plan *p, const attn_attention_plan_received *r, attn_session *session);
+
+/* For the backward: out (where the plan has it), the rows' normalisers and, in the second order (else t is NULL), tangents. Bytes per worker, and the
  * sweep. */
 struct attn_row_norms;
 size_t attn_blocks_rows_need(const attn_attention_plan *p, const attn_attention_plan_tangents *t);

@@ -52,8 +52,9 @@ static attn_attention_call sequence_of(const attn_attention_call *whole, int64_t
     keep_sequence_of_plan(&one.plan, b);
     attn_attention_plan_grads *g = &one.grads;
     attn_attention_plan_tangents *t = &one.tangents;
-    attn_tensor *const rows[] = { &g->dout, &g->dlse, &g->dq, &t->dq, &t->dout, &t->dlse };
-    attn_tensor *const keys[] = { &g->dk, &g->dv, &t->dk, &t->dv };
+    attn_attention_plan_received *r = &one.received;
+    attn_tensor *const rows[] = { &g->dout, &g->dlse, &g->dq, &t->dq, &t->dout, &t->dlse, &r->by, &r->dout };
+    attn_tensor *const keys[] = { &g->dk, &g->dv, &t->dk, &t->dv, &r->received };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) keep_rows(rows[i], start_of(&p->q_starts, b), one.plan.q_len);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) keep_rows(keys[i], start_of(&p->kv_starts, b), one.plan.kv_len);
     return one;

@@ -6,11 +6,13 @@
 #include "attention_plan.h"
 #include "exec.h"
 
-/* The plan, and what a backward, forward mode or the second order have beside it; absent tensors where they have nothing. */
+/* The plan, and what a backward, forward mode, the second order or a received mass have beside it; absent tensors where they have
+ * nothing. */
 typedef struct attn_attention_call {
     attn_attention_plan plan;
     attn_attention_plan_grads grads; /* its `along` is set when the call runs */
     attn_attention_plan_tangents tangents;
+    attn_attention_plan_received received;
 } attn_attention_call;
 
 /* What one kind of call does: its memory, and the work in a session that has it. Memory grows with q_len and kv_len, or not at

@@ -88,12 +88,6 @@ size_t attn_row_deltas_need(const attn_attention_plan *p, const attn_attention_p
     return a.used > again ? a.used : again;
 }
 
-static void pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel) {
-    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
-    attn_fill(panel, columns * head->kernels->q_block, head->size, 0);
-    if (x->n_rows > 0) attn_pack_panel(head, t, at, t->stride[2], t->stride[3], x->n_rows, columns, panel);
-}
-
 static double row_value(const attn_head *head, const attn_tensor *t, int64_t i) {
     return ref_load(t->data, t->dtype, head->b * t->stride[0] + head->h * t->stride[1] + i * t->stride[2]);
 }
@@ -108,7 +102,7 @@ static void add_element(void *x, int64_t i, size_t size, double y) {
 /* eta of a block whose dout is packed, and what was asked for of its tangents. */
 static void keep_second(const attn_backward *c, const attn_head *head, const attn_query_block *x, delta_worker *w, size_t at) {
     const attn_tensor ddout = like_out(c->p, c->rows.ddout);
-    pack_rows(head, &ddout, x, w->out);
+    attn_pack_rows(head, &ddout, x, w->out);
     head->kernels->inner_lanes(w->dout, w->out, c->p->v_dim, w->delta);
     memcpy(c->rows.eta + at, w->delta, (size_t)x->n_written * head->size);
     if (c->g->along->dout.rank) attn_write_panel(head, x, &c->g->along->dout, w->out);
@@ -128,8 +122,8 @@ static void delta_item(void *context, int64_t item, void *scratch) {
     const attn_tensor own = c->rows.out ? like_out(p, c->rows.out) : p->out;
     attn_fill(w.delta, rows, head.size, 0);
     if (!attn_plan_is_elementwise(p)) {
-        pack_rows(&head, &c->g->dout, &x, w.dout);
-        pack_rows(&head, &own, &x, w.out);
+        attn_pack_rows(&head, &c->g->dout, &x, w.dout);
+        attn_pack_rows(&head, &own, &x, w.out);
         head.kernels->inner_lanes(w.dout, w.out, p->v_dim, w.delta);
     }
     for (int64_t i = 0; c->g->dlse.rank && i < x.n_rows; i++)
@@ -184,7 +178,7 @@ static void load_rows(const attn_head *head, const attn_query_block *x, const ch
 
 void attn_gradient_block_at(const attn_backward *c, const attn_head *head, attn_gradient_block *block, int64_t i0) {
     block->x = attn_query_block_at(head, i0, block->x.panel);
-    pack_rows(head, &c->g->dout, &block->x, block->dout);
+    attn_pack_rows(head, &c->g->dout, &block->x, block->dout);
     attn_row_norms_load(&c->rows.norms, head, &block->x, block->max, block->inverse);
     load_rows(head, &block->x, c->rows.delta, block->delta);
     if (!c->g->along) return;
@@ -203,11 +197,6 @@ attn_gradient_tile attn_gradient_tile_in(const attn_attention_plan *p, attn_aren
     return t;
 }
 
-static void product_with_dout(const attn_head *head, const attn_gradient_block *block, attn_rows v, int64_t n_keys, void *dp) {
-    head->kernels->score[ATTN_DOT](&(attn_score_tile){
-        .q = block->dout, .k = v.data, .k_row = v.row, .n_keys = n_keys, .dim = head->p->v_dim, .scale = 1, .s = dp });
-}
-
 /* Scores into t.p, and into `dp` what the weights' gradient is, through dropout. */
 static attn_tile_kind scores_and_dp(attn_head *head, const attn_gradient_block *block, attn_gradient_tile t, void *dp, int64_t j0,
                                     int64_t j1, attn_rows k, attn_rows v) {
@@ -221,7 +210,7 @@ static attn_tile_kind scores_and_dp(attn_head *head, const attn_gradient_block *
     if (p->softcap > 0) memcpy(t.capped, t.p, (size_t)(n_keys * head->kernels->q_block) * head->size);
     kind = attn_tile_hide(head, &block->x, j0, j1, kind);
     if (kind == ATTN_TILE_EMPTY) return kind;
-    product_with_dout(head, block, v, n_keys, dp);
+    attn_tile_product(head, block->dout, v, n_keys, dp);
     if (p->dropout.on) {
         attn_tile_keep(head, &block->x, j0, n_keys);
         head->kernels->multiply(dp, head->m.keep, n_keys);
@@ -254,7 +243,7 @@ attn_tile_kind attn_second_tile_at(attn_head *head, const attn_attention_plan_ta
     if (kind == ATTN_TILE_EMPTY) return kind;
     attn_tangent_product(head, along, block->along, rows, n_keys, t.r);
     if (ddv.data)
-        product_with_dout(head, block, ddv, n_keys, t.ds);
+        attn_tile_product(head, block->dout, ddv, n_keys, t.ds);
     else
         attn_fill(t.ds, n_keys * kernels->q_block, head->size, 0);
     if (p->dropout.on) kernels->multiply(t.ds, head->m.keep, n_keys);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checks an attention call to the last option before anything is written, and fills in the plan. Every refusal is a sentence
  * that names the tensor or field, what it holds and what it should hold. */
-#include "attention_plan.h"
+#include "attention_check.h"
 #include "exec.h"
 #include "status.h"
 
@@ -64,26 +64,6 @@ static attn_status plan_window(attn_attention_plan *p, const attn_attention_args
 
 /* ---- dtypes ---------------------------------------------------------------------------------------------- */
 
-/* `t` has dtype `own`, or f32, which everything may be kept in. */
-static attn_status check_dtype_or_f32(const char *name, const attn_tensor *t, int32_t own) {
-    if (t->dtype == own || t->dtype == ATTN_F32) return ATTN_OK;
-    if (own == ATTN_F32) return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is f32", name, attn_dtype_name(t->dtype));
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: here it is %s or f32", name, attn_dtype_name(t->dtype), attn_dtype_name(own));
-}
-
-/* What is seen has the accumulator's dtype: f64 for f64 input, else f32. */
-static attn_status check_seen_dtype(const char *name, const attn_tensor *t, int32_t input) {
-    int32_t wanted = input == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-    if (t->dtype == wanted) return ATTN_OK;
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: with q of %s it is %s", name, attn_dtype_name(t->dtype),
-                     attn_dtype_name(input), attn_dtype_name(wanted));
-}
-
-static attn_status check_integer(const char *name, const attn_tensor *t) {
-    if (t->dtype == ATTN_I32 || t->dtype == ATTN_I64) return ATTN_OK;
-    return attn_fail(ATTN_BAD_ARGUMENT, "%s is %s: it is i32 or i64", name, attn_dtype_name(t->dtype));
-}
-
 /* The one place that says which dtypes q, k and v have. */
 static attn_status check_input_dtypes(const attn_attention_args *a) {
     const attn_tensor *inputs[] = { &a->q, &a->k, &a->v };
@@ -99,15 +79,6 @@ static attn_status check_input_dtypes(const attn_attention_args *a) {
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------------------- */
-
-static attn_status check_shape(const char *name, const attn_tensor *t, int32_t rank, const int64_t *shape) {
-    char text[ATTN_SHAPE_TEXT], wanted[ATTN_SHAPE_TEXT];
-    attn_tensor target = { .rank = rank };
-    for (int32_t i = 0; i < rank; i++) target.shape[i] = shape[i];
-    if (attn_same_shape(t, &target)) return ATTN_OK;
-    return attn_fail(ATTN_BAD_SHAPE, "%s has shape %s, here it is %s", name, attn_shape_text(t, text),
-                     attn_shape_text(&target, wanted));
-}
 
 static attn_status check_extents(const attn_attention_plan *p) {
     int64_t n_heads;
@@ -290,12 +261,12 @@ static attn_status check_starts(const char *name, const attn_tensor *t, int64_t 
 /* What has no meaning, or is not built, where sequences stand one behind the other. */
 static attn_status check_packed(const attn_attention_args *a) {
     const attn_tensor *const lengths[] = { &a->q_lengths, &a->kv_lengths };
-    const attn_tensor *const maps[] = { &a->mask, &a->bias, &a->see.weights, &a->see.scores };
-    static const char *const names[] = { "mask", "bias", "see.weights", "see.scores" };
+    const attn_tensor *const maps[] = { &a->mask, &a->bias, &a->see.weights, &a->see.scores, &a->see.pooled };
+    static const char *const names[] = { "mask", "bias", "see.weights", "see.scores", "see.pooled" };
     for (int i = 0; i < 2; i++)
         if (attn_present(lengths[i]))
             return attn_fail(ATTN_BAD_ARGUMENT, "%c_lengths is given beside q_starts, which say how long sequences are", "qk"[i]);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (attn_present(maps[i]))
             return attn_fail(ATTN_UNSUPPORTED,
                              "%s is given beside q_starts: of packed batches, maps over rows and keys are not built", names[i]);
@@ -344,65 +315,6 @@ static attn_status plan_offset(attn_attention_plan *p, const attn_attention_args
     return ATTN_OK;
 }
 
-/* ---- what is to be seen ---------------------------------------------------------------------------------- */
-
-/* An optional output of the accumulator's dtype and of a fixed shape. */
-static attn_status plan_seen(const char *name, const attn_tensor *t, int32_t input_dtype, int32_t rank, const int64_t *shape,
-                             attn_tensor *view) {
-    attn_status s;
-    if (!attn_present(t)) return ATTN_OK;
-    if ((s = attn_check_output(name, t, rank, rank)) || (s = check_seen_dtype(name, t, input_dtype)) ||
-        (s = check_shape(name, t, rank, shape)))
-        return s;
-    *view = *t;
-    return ATTN_OK;
-}
-
-static attn_status plan_top_k(attn_attention_plan *p, const attn_see *see) {
-    attn_status s;
-    bool index = attn_present(&see->top_index), weight = attn_present(&see->top_weight);
-    const attn_tensor *first = index ? &see->top_index : &see->top_weight;
-    if (!index && !weight) return ATTN_OK;
-    if ((s = attn_check_output(index ? "see.top_index" : "see.top_weight", first, 4, 4))) return s;
-    p->top_k = first->shape[3];
-    const int64_t shape[] = { p->batch, p->heads, p->q_len, p->top_k };
-    if (index) {
-        if ((s = check_integer("see.top_index", &see->top_index)) ||
-            (s = check_shape("see.top_index", &see->top_index, 4, shape)))
-            return s;
-        if (see->top_index.dtype == ATTN_I32 && p->kv_len > INT32_MAX)
-            return attn_fail(ATTN_BAD_ARGUMENT, "see.top_index is i32, which cannot count %" PRId64 " keys", p->kv_len);
-        p->top_index = see->top_index;
-    }
-    return plan_seen("see.top_weight", &see->top_weight, p->q.dtype, 4, shape, &p->top_weight);
-}
-
-/* Are a row's weights shares of 1? */
-static bool shares_out(int32_t weighting) {
-    return weighting != ATTN_WEIGHT_SIGMOID && weighting != ATTN_WEIGHT_NORMALIZED_SUM && weighting != ATTN_WEIGHT_RELU2;
-}
-
-static attn_status plan_see(attn_attention_plan *p, const attn_see *see) {
-    attn_status s;
-    const int64_t map[] = { p->batch, p->heads, p->q_len, p->kv_len }, keys[] = { p->batch, p->heads, p->kv_len };
-    if (p->weighting != ATTN_WEIGHT_SOFTMAX && attn_present(&see->lse))
-        return attn_fail(ATTN_BAD_ARGUMENT, "see.lse is asked for, and only the softmax weighting has a log-sum-exp");
-    if (!shares_out(p->weighting) && attn_present(&see->entropy))
-        return attn_fail(ATTN_BAD_ARGUMENT,
-                         "see.entropy is asked for, and is not defined for this weighting: its weights need not "
-                         "be shares of 1");
-    if (see->scores_stage < ATTN_STAGE_WEIGHTED || see->scores_stage > ATTN_STAGE_RAW)
-        return attn_fail(ATTN_BAD_ARGUMENT, "see.scores_stage is %d: no such stage", (int)see->scores_stage);
-    p->scores_stage = see->scores_stage;
-    if ((s = plan_seen("see.lse", &see->lse, p->q.dtype, 3, map, &p->lse)) ||
-        (s = plan_seen("see.entropy", &see->entropy, p->q.dtype, 3, map, &p->entropy)) ||
-        (s = plan_seen("see.received", &see->received, p->q.dtype, 3, keys, &p->received)) ||
-        (s = plan_seen("see.weights", &see->weights, p->q.dtype, 4, map, &p->weights)) ||
-        (s = plan_seen("see.scores", &see->scores, p->q.dtype, 4, map, &p->scores)))
-        return s;
-    return plan_top_k(p, see);
-}
-
 /* ---- the whole call -------------------------------------------------------------------------------------- */
 
 /* In a question, data that is not there yet is stood in for by an address that passes the checks and is never read. */
@@ -433,7 +345,8 @@ static attn_attention_args stood_in_args(const attn_attention_args *a) {
                            &with.see.weights,
                            &with.see.scores,
                            &with.see.top_index,
-                           &with.see.top_weight };
+                           &with.see.top_weight,
+                           &with.see.pooled };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) stand_in(all[i]);
     return with;
 }
@@ -451,7 +364,7 @@ static attn_status plan_call(attn_attention_plan *p, const attn_attention_args *
         (s = plan_lengths("kv_lengths", &a->kv_lengths, p->batch, p->kv_len, purpose, &p->kv_lengths)) ||
         (s = plan_offset(p, a, purpose)))
         return s;
-    return plan_see(p, &a->see);
+    return attn_plan_see(p, &a->see, purpose);
 }
 
 attn_status attn_attention_plan_forward(attn_attention_plan *plan, const attn_attention_args *a, attn_plan_purpose purpose) {
@@ -474,11 +387,11 @@ static void split_heads(attn_tensor *t, int64_t group) {
 attn_attention_plan attn_plan_heads_as_rows(const attn_attention_plan *plan) {
     attn_attention_plan p = *plan;
     const int64_t group = p.k_group;
-    /* what belongs to a head, or is summed over its rows */
-    bool by_head = p.alibi.rank || p.sinks.rank || p.dropout.on || p.received.rank || p.score_weight.rank;
+    /* what belongs to a head, or is summed over its rows, and maps */
+    bool by_head = p.alibi.rank || p.sinks.rank || p.dropout.on || p.score_weight.rank || p.received.rank || p.weights.rank ||
+                   p.scores.rank || p.pooled.rank;
     if (p.q_len != 1 || group <= 1 || group != p.v_group || by_head) return p;
-    attn_tensor *const all[] = { &p.q,       &p.out,     &p.mask,   &p.bias,      &p.lse,
-                                 &p.entropy, &p.weights, &p.scores, &p.top_index, &p.top_weight };
+    attn_tensor *const all[] = { &p.q, &p.out, &p.mask, &p.bias, &p.lse, &p.entropy, &p.top_index, &p.top_weight };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) split_heads(all[i], group);
     p.heads = p.k_heads;
     p.k_group = p.v_group = 1;
@@ -580,7 +493,7 @@ static attn_attention_grads stood_in_grads(const attn_attention_grads *g) {
 /* Whatever else was asked for was checked, and is not computed. */
 static void see_lse_alone(attn_attention_plan *plan) {
     const attn_tensor none = { 0 };
-    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = none;
+    plan->entropy = plan->received = plan->weights = plan->scores = plan->top_index = plan->top_weight = plan->pooled = none;
     plan->top_k = 0;
 }
 
@@ -674,5 +587,42 @@ attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_
         return s;
     grads->along = tangents;
     plan->out = plan->lse = (attn_tensor){ 0 }; /* computed again, beside ddout */
+    return ATTN_OK;
+}
+
+/* ---- received mass --------------------------------------------------------------------------------------- */
+
+static attn_status plan_received(const attn_attention_plan *p, const attn_received_args *r, attn_attention_plan_received *view) {
+    attn_status s;
+    const int64_t rows[] = { p->batch, p->heads, p->q_len }, keys[] = { p->batch, p->heads, p->kv_len };
+    attn_tensor out = { .dtype = p->q.dtype, .rank = 4, .shape = { rows[0], rows[1], rows[2], p->v_dim } };
+    *view = (attn_attention_plan_received){ .positive = r->positive != 0 };
+    if (r->positive && !attn_present(&r->dout))
+        return attn_fail(ATTN_BAD_ARGUMENT, "positive is %d, and there is no dout: weights are positive as they are",
+                         (int)r->positive);
+    if (!attn_present(&r->received)) return attn_fail(ATTN_BAD_ARGUMENT, "received is missing: it is what is worked out");
+    if ((s = plan_beside_input("dout", &r->dout, &out, false, &view->dout)) ||
+        (s = plan_seen("received", &r->received, p->q.dtype, 3, keys, &view->received)))
+        return s;
+    if (!attn_present(&r->by)) return ATTN_OK;
+    if ((s = attn_check_tensor("by", &r->by, 0, 3)) || (s = check_seen_dtype("by", &r->by, p->q.dtype))) return s;
+    return attn_broadcast("by", &r->by, 3, rows, &view->by);
+}
+
+attn_status attn_attention_plan_for_received(attn_attention_plan *plan, attn_attention_plan_received *received,
+                                             const attn_attention_args *a, const attn_received_args *r,
+                                             attn_plan_purpose purpose) {
+    attn_status s;
+    if (a == NULL || r == NULL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "%s is NULL", a == NULL ? "attn_attention_args" : "attn_received_args");
+    attn_attention_args with = purpose == ATTN_PLAN_QUESTION ? stood_in_args(a) : *a;
+    attn_received_args asked = *r;
+    attn_tensor *all[] = { &asked.by, &asked.dout, &asked.received };
+    for (int i = 0; purpose == ATTN_PLAN_QUESTION && i < 3; i++) stand_in(all[i]);
+    if ((s = attn_check_reserved("attn_received_args", r->reserved, sizeof r->reserved / sizeof *r->reserved)) ||
+        (s = plan_call(plan, &with, false, purpose)) || (s = plan_received(plan, &asked, received)))
+        return s;
+    see_lse_alone(plan);
+    plan->out = (attn_tensor){ 0 };
     return ATTN_OK;
 }

@@ -9,6 +9,14 @@
 #include "ref/element.h"
 #include "tensor.h"
 
+/* Which rows or heads: all n of them in order (index NULL), or these n. */
+typedef struct attn_index_list {
+    const int64_t *index;
+    int64_t n;
+} attn_index_list;
+
+static inline int64_t attn_listed(attn_index_list list, int64_t i) { return list.index ? list.index[i] : i; }
+
 typedef struct attn_attention_plan {
     int64_t batch, heads, k_heads, v_heads, q_len, kv_len, dim, v_dim;
     /* Sequences: `batch`, but of a packed batch, whose `batch` is 1 and whose lengths are those of all its sequences in a row.
@@ -35,8 +43,9 @@ typedef struct attn_attention_plan {
 
     /* What is to be seen: shapes as in attn_see. In the backward only lse remains: the forward's result, to be read. In forward
      * mode too: to be written. */
-    attn_tensor lse, entropy, received, weights, scores, top_index, top_weight;
+    attn_tensor lse, entropy, received, weights, scores, top_index, top_weight, pooled;
     int32_t scores_stage;
+    attn_index_list seen_rows, seen_heads; /* of weights and scores */
     int64_t top_k;
 
     int64_t heads_in_rows; /* 0, or after attn_plan_heads_as_rows: the rows are so many heads of one query */
@@ -68,6 +77,14 @@ typedef struct attn_attention_plan_tangents {
     attn_tensor dlse;       /* optional [batch, heads, q_len] */
 } attn_attention_plan_tangents;
 
+/* What a received mass is asked for beyond the call. */
+typedef struct attn_attention_plan_received {
+    attn_tensor by;       /* optional, seen as [batch, heads, q_len] */
+    attn_tensor dout;     /* optional [batch, heads, q_len, v_dim] */
+    bool positive;        /* of the products with the weights' gradients */
+    attn_tensor received; /* [batch, heads, kv_len] */
+} attn_attention_plan_received;
+
 /* A call has data behind its tensors, and lengths and offsets are read and checked. A question (of workspace) has shapes
  * and options only: data may be missing and is never read. */
 typedef enum attn_plan_purpose { ATTN_PLAN_CALL, ATTN_PLAN_QUESTION } attn_plan_purpose;
@@ -82,6 +99,11 @@ attn_status attn_attention_plan_jvp(attn_attention_plan *plan, attn_attention_pl
 attn_status attn_attention_plan_double_backward(attn_attention_plan *plan, attn_attention_plan_grads *grads,
                                                 attn_attention_plan_tangents *tangents, const attn_attention_args *a,
                                                 const attn_attention_double_grads *g, attn_plan_purpose purpose);
+
+/* The plan is to see nothing; an lse that it has is the forward's, to be read. */
+attn_status attn_attention_plan_for_received(attn_attention_plan *plan, attn_attention_plan_received *received,
+                                             const attn_attention_args *a, const attn_received_args *r,
+                                             attn_plan_purpose purpose);
 
 /* A weight depends on its score alone: rows are divided by nothing. */
 static inline bool attn_plan_is_elementwise(const attn_attention_plan *p) {

@@ -20,6 +20,12 @@ static ref_vector vector_of(const attn_tensor *t, int64_t b, int64_t h) {
     return (ref_vector){ .data = attn_at(t, b * t->stride[0] + h * t->stride[1]), .stride = t->stride[2], .dtype = t->dtype };
 }
 
+/* [b, :, :, :] of a rank 4 tensor. */
+static ref_maps maps_of(const attn_tensor *t, int64_t b) {
+    if (t->rank == 0 || t->data == NULL) return (ref_maps){ 0 };
+    return (ref_maps){ attn_at(t, b * t->stride[0]), t->stride[1], t->stride[2], t->stride[3], t->dtype };
+}
+
 /* [h, :] of a rank 2 tensor. */
 static ref_vector row_of(const attn_tensor *t, int64_t h) {
     if (t->rank == 0) return (ref_vector){ 0 };
@@ -57,12 +63,17 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .lse = vector_of(&p->lse, b, h),
         .entropy = vector_of(&p->entropy, b, h),
         .received = vector_of(&p->received, b, h),
-        .weights = matrix_of(&p->weights, b, h),
-        .scores = matrix_of(&p->scores, b, h),
+        .weights = maps_of(&p->weights, b),
+        .scores = maps_of(&p->scores, b),
         .scores_stage = p->scores_stage,
+        .seen_rows = { p->seen_rows.index, p->seen_rows.n },
+        .seen_heads = { p->seen_heads.index, p->seen_heads.n },
         .top_index = matrix_of(&p->top_index, b, h),
         .top_weight = matrix_of(&p->top_weight, b, h),
         .top_k = p->top_k,
+        .pooled = matrix_of(&p->pooled, b, h),
+        .pool_rows = p->pooled.shape[2],
+        .pool_keys = p->pooled.shape[3],
     };
     if (a.has_alibi) a.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
     return a;
@@ -74,6 +85,7 @@ typedef struct reference_job {
     const attn_attention_plan *plan;
     const attn_attention_plan_grads *grads;
     const attn_attention_plan_tangents *tangents;
+    const attn_attention_plan_received *received;
 } reference_job;
 
 static size_t rows_bytes(const attn_attention_plan *p) {
@@ -100,20 +112,47 @@ static size_t scratch_bytes(const attn_attention_plan *p, int64_t rows, int64_t 
 /* ---- forward ------------------------------------------------------------------------------------------------- */
 
 attn_need attn_reference_need(const attn_attention_plan *p) {
-    return (attn_need){ .per_worker = scratch_bytes(p, p->received.rank ? p->kv_len : 0, 1) };
+    int64_t sums = (p->received.rank ? p->kv_len : 0) + (p->pooled.rank ? p->pooled.shape[3] : 0);
+    return (attn_need){ .per_worker = scratch_bytes(p, sums, 1) };
 }
 
 static void forward_head(void *context, int64_t item, void *scratch) {
     const attn_attention_plan *p = ((const reference_job *)context)->plan;
     ref_attention head = head_of(p, item / p->heads, item % p->heads);
     ref_rows row = rows_in(p, scratch);
-    ref_attention_forward(&head, &row, sums_in(p, scratch, 0));
+    double *sums = sums_in(p, scratch, 0);
+    ref_attention_forward(&head, &row, sums, sums + (p->received.rank ? p->kv_len : 0));
 }
 
 void attn_reference_forward(const attn_attention_plan *p, attn_session *session) {
     reference_job job = { .plan = p };
     bool keys_to_write = p->received.rank && p->kv_len > 0; /* a sum over no rows is 0, and is written */
-    if (p->q_len > 0 || keys_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
+    bool pools_to_write = p->pooled.rank && p->pooled.shape[2] > 0 && p->pooled.shape[3] > 0; /* and so is a mean */
+    if (p->q_len > 0 || keys_to_write || pools_to_write) attn_session_run(session, p->batch * p->heads, forward_head, &job);
+}
+
+/* ---- received mass ------------------------------------------------------------------------------------------- */
+
+attn_need attn_reference_received_need(const attn_attention_plan *p) {
+    return (attn_need){ .per_worker = scratch_bytes(p, p->kv_len, 1) };
+}
+
+static void received_head(void *context, int64_t item, void *scratch) {
+    const reference_job *job = context;
+    const attn_attention_plan *p = job->plan;
+    int64_t b = item / p->heads, h = item % p->heads;
+    ref_attention head = head_of(p, b, h);
+    ref_rows row = rows_in(p, scratch);
+    ref_attention_received r = { .by = vector_of(&job->received->by, b, h),
+                                 .dout = matrix_of(&job->received->dout, b, h),
+                                 .positive = job->received->positive,
+                                 .received = vector_of(&job->received->received, b, h) };
+    ref_attention_receive(&head, &r, &row, sums_in(p, scratch, 0));
+}
+
+void attn_reference_received(const attn_attention_plan *p, const attn_attention_plan_received *r, attn_session *session) {
+    reference_job job = { .plan = p, .received = r };
+    attn_session_run(session, p->kv_len > 0 ? p->batch * p->heads : 0, received_head, &job);
 }
 
 /* ---- forward mode ---------------------------------------------------------------------------------------------- */
@@ -137,7 +176,7 @@ static void jvp_head(void *context, int64_t item, void *scratch) {
     ref_attention head = head_of(p, b, h);
     ref_attention_tangents t = head_tangents(p, job->tangents, b, h);
     ref_rows row = rows_in(p, scratch);
-    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL);
+    if (p->out.rank || p->lse.rank) ref_attention_forward(&head, &row, NULL, NULL);
     ref_attention_jvp(&head, &t, &row);
 }
 

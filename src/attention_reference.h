@@ -10,6 +10,10 @@ attn_need attn_reference_need(const attn_attention_plan *p);
 /* Writes what the plan has: out (when it is there) and all that is to be seen. */
 void attn_reference_forward(const attn_attention_plan *p, attn_session *session);
 
+/* What keys receive. */
+attn_need attn_reference_received_need(const attn_attention_plan *p);
+void attn_reference_received(const attn_attention_plan *p, const attn_attention_plan_received *r, attn_session *session);
+
 /* Forward mode: writes dout and dlse, and what the plan has. */
 attn_need attn_reference_jvp_need(const attn_attention_plan *p);
 void attn_reference_jvp(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_session *session);

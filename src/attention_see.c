@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* see: top-k while the scores stream past, then whole weights and scores by blocks of queries, and received mass by units of keys. */
+/* see: top-k while the scores stream past, then maps of weights and scores by blocks of queries. What keys received is in
+ * attention_blocks_received.c. */
 #include "attention_see.h"
+#include "attention_received.h"
+#include "walk.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,7 +14,7 @@ static double element(const void *x, int64_t i, size_t size) {
 
 /* ---- normalisers ------------------------------------------------------------------------------------------- */
 
-bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank; }
+bool attn_second_sweep(const attn_attention_plan *p) { return p->weights.rank || p->received.rank || p->pooled.rank; }
 
 attn_row_norms attn_row_norms_in(const attn_attention_plan *p, attn_arena *a) {
     size_t size = attn_computing_size(p);
@@ -121,7 +124,6 @@ typedef struct see_worker {
     attn_tile_memory m;
     void *panel;
     void *max, *inverse; /* [q_block] */
-    void *received;      /* [k_block] */
 } see_worker;
 
 static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
@@ -130,103 +132,114 @@ static see_worker see_worker_in(const attn_attention_plan *p, attn_arena *a) {
     return (see_worker){ .m = attn_tile_memory_in(p, false, a),
                          .panel = attn_take(a, p->dim, k->q_block, size),
                          .max = attn_take(a, 1, k->q_block, size),
-                         .inverse = attn_take(a, 1, k->q_block, size),
-                         .received = attn_take(a, 1, k->k_block, size) };
+                         .inverse = attn_take(a, 1, k->q_block, size) };
 }
 
-size_t attn_see_need(const attn_attention_plan *p) {
-    attn_arena a = { 0 };
-    see_worker_in(p, &a);
-    return a.used;
+/* ---- maps: a block of queries, and which of its rows go where ------------------------------------------------------ */
+
+/* Rows slot .. slot + n_slots - 1 of the maps, which all stand in one block of queries. */
+typedef struct map_block {
+    int64_t head; /* of the maps */
+    int64_t slot, n_slots, i0;
+} map_block;
+
+/* What item `slot` of the list begins: the rows after it that stand in the same block come along. Nothing, where it came along itself.
+ * A list in rising order computes no block twice; any other order is as right. */
+static map_block map_block_at(const attn_attention_plan *p, int64_t head, int64_t slot) {
+    int64_t lanes = attn_kernels_of(p)->q_block;
+    const int64_t *rows = p->seen_rows.index;
+    if (!rows) {
+        int64_t i0 = slot * lanes, n = p->seen_rows.n - i0 < lanes ? p->seen_rows.n - i0 : lanes;
+        return (map_block){ .head = head, .slot = i0, .n_slots = n, .i0 = i0 };
+    }
+    map_block m = { .head = head, .slot = slot, .i0 = rows[slot] / lanes * lanes };
+    if (slot > 0 && rows[slot - 1] / lanes * lanes == m.i0) return m;
+    while (slot + m.n_slots < p->seen_rows.n && rows[slot + m.n_slots] / lanes * lanes == m.i0) m.n_slots++;
+    return m;
 }
 
-static void write_tile(const attn_head *head, const attn_query_block *x, const attn_tensor *t, int64_t j0, int64_t n_keys) {
-    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2] + j0 * t->stride[3];
-    head->kernels->unpack(head->m.s, x->n_written, n_keys, attn_at(t, at), t->stride[2], t->stride[3]);
+static int64_t map_blocks(const attn_attention_plan *p) {
+    int64_t lanes = attn_kernels_of(p)->q_block;
+    return p->seen_rows.index ? p->seen_rows.n : (p->seen_rows.n + lanes - 1) / lanes;
+}
+
+/* The tile m.s of keys j0 .. */
+static void write_tile(const attn_head *head, const map_block *m, const attn_tensor *t, int64_t j0, int64_t n_keys) {
+    int64_t lanes = head->kernels->q_block;
+    int64_t at = head->b * t->stride[0] + m->head * t->stride[1] + m->slot * t->stride[2] + j0 * t->stride[3];
+    if (!head->p->seen_rows.index) {
+        head->kernels->unpack(head->m.s, m->n_slots, n_keys, attn_at(t, at), t->stride[2], t->stride[3]);
+        return;
+    }
+    for (int64_t i = 0; i < m->n_slots; i++) {
+        int64_t lane = head->p->seen_rows.index[m->slot + i] - m->i0;
+        attn_copy_strided(head->size, n_keys, (const char *)head->m.s + (size_t)lane * head->size, lanes,
+                          attn_at(t, at + i * t->stride[2]), t->stride[3]);
+    }
 }
 
 /* Scores before the masks, of every row and key: nothing is hidden at these stages. */
-static void see_unmasked_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1) {
+static void see_unmasked_scores(const attn_head *head, const map_block *m, const attn_query_block *x, int64_t j0, int64_t j1) {
     attn_tile_raw(head, x, j0, j1, attn_keys_at(head, j0, j1), (attn_rows){ NULL, 0 });
     if (head->p->scores_stage == ATTN_STAGE_CAPPED) attn_tile_cap(head, j1 - j0);
-    write_tile(head, x, &head->p->scores, j0, j1 - j0);
+    write_tile(head, m, &head->p->scores, j0, j1 - j0);
 }
 
-static void see_masked_tile(const see_context *c, const attn_head *head, const attn_query_block *x, see_worker *w, int64_t j0,
+static void see_masked_tile(const attn_head *head, const map_block *m, const attn_query_block *x, see_worker *w, int64_t j0,
                             int64_t j1) {
-    const attn_attention_plan *p = c->p;
+    const attn_attention_plan *p = head->p;
     int64_t n_keys = j1 - j0, n = n_keys * head->kernels->q_block;
     bool scores = p->scores.rank && p->scores_stage == ATTN_STAGE_WEIGHTED;
     attn_tile_kind kind = attn_tile_scores(head, x, j0, j1, attn_keys_at(head, j0, j1));
     if (scores) {
         if (kind == ATTN_TILE_EMPTY) attn_fill(w->m.s, n, head->size, -INFINITY);
         if (kind == ATTN_TILE_PARTLY) head->kernels->hide(w->m.s, n_keys, w->m.live, -INFINITY);
-        write_tile(head, x, &p->scores, j0, n_keys);
+        write_tile(head, m, &p->scores, j0, n_keys);
     }
     if (!p->weights.rank) return;
     if (kind == ATTN_TILE_EMPTY) attn_fill(w->m.s, n, head->size, 0);
     if (kind == ATTN_TILE_PARTLY && p->weighting == ATTN_WEIGHT_NORMALIZED_SUM) head->kernels->hide(w->m.s, n_keys, w->m.live, 0);
     if (kind != ATTN_TILE_EMPTY) head->kernels->weigh_again[p->weighting](w->m.s, n_keys, w->max, w->inverse);
     if (kind == ATTN_TILE_PARTLY) head->kernels->hide(w->m.s, n_keys, w->m.live, 0);
-    write_tile(head, x, &p->weights, j0, n_keys);
+    write_tile(head, m, &p->weights, j0, n_keys);
 }
 
 static void map_item(void *context, int64_t item, void *scratch) {
     const see_context *c = context;
     const attn_attention_plan *p = c->p;
     attn_arena arena = { .begin = scratch };
+    int64_t heads = p->batch * p->seen_heads.n, b = item % heads / p->seen_heads.n;
+    map_block m = map_block_at(p, item % p->seen_heads.n, item / heads);
+    if (m.n_slots == 0) return;
     see_worker w = see_worker_in(p, &arena);
-    int64_t heads = p->batch * p->heads, b = item % heads / p->heads;
-    attn_head head = attn_head_at(p, b, item % p->heads, w.m), unpadded = head;
-    int64_t i0 = item / heads * head.kernels->q_block, unit = head.kernels->k_block;
+    attn_head head = attn_head_at(p, b, attn_listed(p->seen_heads, m.head), w.m), unpadded = head;
+    int64_t unit = head.kernels->k_block;
     bool unmasked = p->scores.rank && p->scores_stage != ATTN_STAGE_WEIGHTED, masked = p->weights.rank || !unmasked;
     if (unmasked) {
         unpadded.sight.q_length = p->q_len;
-        attn_query_block x = attn_query_block_at(&unpadded, i0, w.panel);
+        attn_query_block x = attn_query_block_at(&unpadded, m.i0, w.panel);
         for (int64_t j = 0; j < p->kv_len; j += unit)
-            see_unmasked_scores(&unpadded, &x, j, j + unit < p->kv_len ? j + unit : p->kv_len);
+            see_unmasked_scores(&unpadded, &m, &x, j, j + unit < p->kv_len ? j + unit : p->kv_len);
     }
     if (!masked) return;
-    attn_query_block x = attn_query_block_at(&head, i0, w.panel);
+    attn_query_block x = attn_query_block_at(&head, m.i0, w.panel);
     if (p->weights.rank) attn_row_norms_load(c->norms, &head, &x, w.max, w.inverse);
     for (int64_t j = 0; j < p->kv_len; j += unit)
-        see_masked_tile(c, &head, &x, &w, j, j + unit < p->kv_len ? j + unit : p->kv_len);
+        see_masked_tile(&head, &m, &x, &w, j, j + unit < p->kv_len ? j + unit : p->kv_len);
 }
 
-/* What the keys of one unit received from all rows of a head. */
-static void received_item(void *context, int64_t item, void *scratch) {
-    const see_context *c = context;
-    const attn_attention_plan *p = c->p;
-    const attn_tensor *received = &p->received;
-    attn_arena arena = { .begin = scratch };
-    see_worker w = see_worker_in(p, &arena);
-    int64_t heads = p->batch * p->heads, b = item % heads / p->heads, h = item % p->heads;
-    attn_head head = attn_head_at(p, b, h, w.m);
-    int64_t unit = head.kernels->k_block, begin = item / heads * unit;
-    int64_t end = begin + unit < p->kv_len ? begin + unit : p->kv_len;
-    attn_fill(w.received, unit, head.size, 0);
-    attn_rows rows = attn_keys_at(&head, begin, end);
-    for (int64_t i0 = 0; i0 < p->q_len; i0 += head.kernels->q_block) {
-        attn_query_block x = attn_query_block_at(&head, i0, w.panel);
-        attn_key_range keys = attn_keys_in_unit(&x, begin, end);
-        if (keys.begin == keys.end) continue;
-        int64_t skipped = keys.begin - begin, n_keys = keys.end - keys.begin;
-        attn_rows seen = { rows.data + skipped * rows.row * (int64_t)head.size, rows.row };
-        attn_tile_kind kind = attn_tile_scores(&head, &x, keys.begin, keys.end, seen);
-        if (kind == ATTN_TILE_EMPTY) continue;
-        attn_row_norms_load(c->norms, &head, &x, w.max, w.inverse);
-        head.kernels->weigh_again[p->weighting](w.m.s, n_keys, w.max, w.inverse);
-        if (kind == ATTN_TILE_PARTLY) head.kernels->hide(w.m.s, n_keys, w.m.live, 0);
-        head.kernels->add_received(w.m.s, n_keys, (char *)w.received + (size_t)skipped * head.size);
-    }
-    int64_t at = b * received->stride[0] + h * received->stride[1] + begin * received->stride[2];
-    for (int64_t j = 0; j < end - begin; j++)
-        memcpy(attn_at(received, at + j * received->stride[2]), (char *)w.received + (size_t)j * head.size, head.size);
+/* ---- all of it ------------------------------------------------------------------------------------------------------- */
+
+size_t attn_see_need(const attn_attention_plan *p) {
+    attn_arena a = { 0 };
+    see_worker_in(p, &a);
+    size_t received = attn_received_need(p);
+    return a.used > received ? a.used : received;
 }
 
 void attn_see_maps(const attn_attention_plan *p, const attn_row_norms *norms, attn_session *session) {
-    int64_t lanes = attn_kernels_of(p)->q_block, unit = attn_kernels_of(p)->k_block, heads = p->batch * p->heads;
     see_context c = { .p = p, .norms = norms };
-    if (p->weights.rank || p->scores.rank) attn_session_run(session, (p->q_len + lanes - 1) / lanes * heads, map_item, &c);
-    if (p->received.rank) attn_session_run(session, (p->kv_len + unit - 1) / unit * heads, received_item, &c);
+    bool maps = (p->weights.rank || p->scores.rank) && p->kv_len > 0;
+    if (maps) attn_session_run(session, map_blocks(p) * p->batch * p->seen_heads.n, map_item, &c);
+    attn_see_received(p, norms, session);
 }

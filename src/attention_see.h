@@ -35,7 +35,7 @@ void attn_top_visit(const attn_head *head, const attn_query_block *x, attn_top *
                     attn_tile_kind kind);
 void attn_top_end(const attn_head *head, const attn_query_block *x, attn_top *top, const void *max, const void *inverse);
 
-/* ---- weights, scores, received ----------------------------------------------------------------------------- */
+/* ---- weights, scores, received, pooled ----------------------------------------------------------------------------- */
 
 /* Bytes per worker. */
 size_t attn_see_need(const attn_attention_plan *p);

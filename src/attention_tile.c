@@ -68,33 +68,12 @@ attn_tile_memory attn_tile_memory_in(const attn_attention_plan *p, bool values, 
 
 /* ---- elements in and out ------------------------------------------------------------------------------------- */
 
-static void store_element(void *to, int32_t dtype, int64_t i, double x) {
-    if (dtype == ATTN_F32)
-        ((float *)to)[i] = (float)x;
-    else
-        ((double *)to)[i] = x;
-}
-
-static double element(const void *from, int32_t dtype, int64_t i) {
-    return dtype == ATTN_F32 ? (double)((const float *)from)[i] : ((const double *)from)[i];
-}
-
 void attn_load_elements(const attn_head *head, const attn_tensor *t, int64_t at, int64_t step, int64_t n, void *to) {
-    if (t->dtype == head->dtype)
-        attn_copy_strided(head->size, n, attn_at(t, at), step, to, 1);
-    else if (step == 1)
-        head->convert->widen(attn_at(t, at), t->dtype, n, to);
-    else
-        for (int64_t i = 0; i < n; i++) store_element(to, head->dtype, i, ref_load(t->data, t->dtype, at + i * step));
+    attn_read_strided(head->convert, head->dtype, n, attn_at(t, at), t->dtype, step, to);
 }
 
 void attn_store_elements(const attn_head *head, const void *from, int64_t n, const attn_tensor *t, int64_t at, int64_t step) {
-    if (t->dtype == head->dtype)
-        attn_copy_strided(head->size, n, from, 1, attn_at(t, at), step);
-    else if (step == 1)
-        head->convert->narrow(from, n, t->dtype, attn_at(t, at));
-    else
-        for (int64_t i = 0; i < n; i++) ref_store(t->data, t->dtype, at + i * step, element(from, head->dtype, i));
+    attn_write_strided(head->convert, head->dtype, n, from, attn_at(t, at), t->dtype, step);
 }
 
 void attn_load_rows(const attn_head *head, const attn_tensor *t, int64_t at, int64_t row, int64_t col, int64_t n_rows,
@@ -126,6 +105,12 @@ void attn_pack_groups(const attn_head *head, const attn_tensor *t, int64_t at, i
         col = 1;
     }
     head->kernels->pack_groups(from, row, col, n_rows, n_cols, groups);
+}
+
+void attn_pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel) {
+    int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + x->i0 * t->stride[2], columns = t->shape[3];
+    attn_fill(panel, columns * head->kernels->q_block, head->size, 0);
+    if (x->n_rows > 0) attn_pack_panel(head, t, at, t->stride[2], t->stride[3], x->n_rows, columns, panel);
 }
 
 attn_rows attn_rows_of(const attn_head *head, const attn_tensor *t, int64_t h, int64_t j0, int64_t j1, void *copy) {
@@ -313,6 +298,11 @@ void attn_tile_raw(const attn_head *head, const attn_query_block *x, int64_t j0,
         head->kernels->score_few(&tile, x->n_rows);
     else
         head->kernels->score[head->p->score](&tile);
+}
+
+void attn_tile_product(const attn_head *head, const void *panel, attn_rows v, int64_t n_keys, void *dp) {
+    head->kernels->score[ATTN_DOT](&(attn_score_tile){
+        .q = panel, .k = v.data, .k_row = v.row, .n_keys = n_keys, .dim = head->p->v_dim, .scale = 1, .s = dp });
 }
 
 void attn_tile_cap(const attn_head *head, int64_t n_keys) {

@@ -82,6 +82,8 @@ void attn_pack_panel(const attn_head *head, const attn_tensor *t, int64_t at, in
                      int64_t n_cols, void *panel);
 void attn_pack_groups(const attn_head *head, const attn_tensor *t, int64_t at, int64_t row, int64_t col, int64_t n_rows,
                       int64_t n_cols, void *groups);
+/* A block's rows of a tensor [batch, heads, q_len, columns] as a panel, zeros in the other lanes. */
+void attn_pack_rows(const attn_head *head, const attn_tensor *t, const attn_query_block *x, void *panel);
 /* n elements, `step` apart, one behind the other in the dtype of computing; and back. */
 void attn_load_elements(const attn_head *head, const attn_tensor *t, int64_t at, int64_t step, int64_t n, void *to);
 void attn_store_elements(const attn_head *head, const void *from, int64_t n, const attn_tensor *t, int64_t at, int64_t step);
@@ -102,6 +104,9 @@ void attn_tile_cap(const attn_head *head, int64_t n_keys);
 attn_tile_kind attn_tile_hide(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_tile_kind kind);
 /* All four; an empty tile's scores are not computed. */
 attn_tile_kind attn_tile_scores(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1, attn_rows keys);
+
+/* The products of a panel [v_dim][q_block] with rows of values: what the gradients of weights are, of dout. */
+void attn_tile_product(const attn_head *head, const void *panel, attn_rows v, int64_t n_keys, void *dp);
 
 /* What dropout multiplies the weights of keys j0 .. by, into m.keep; there is dropout. */
 void attn_tile_keep(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t n_keys);

@@ -55,4 +55,7 @@ static inline int64_t attn_distance(const attn_sight *s, int64_t i, int64_t j) {
     return apart < 0 ? -apart : apart;
 }
 
+/* Where block p of n begins, of a pooled map with so many rows or keys. */
+static inline int64_t attn_pool_edge(int64_t p, int64_t n, int64_t extent) { return extent / n * p + extent % n * p / n; }
+
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Walking several views of one shape together. */
 #include "walk.h"
+#include "kernels/kernels.h"
+#include "ref/element.h"
 #include "tensor.h"
 
 #include <string.h>
@@ -87,6 +89,26 @@ void attn_copy_strided(size_t size, int64_t n, const void *source, int64_t from,
         for (int64_t i = 0; i < n; i++) memcpy(t + 8 * i * to, s + 8 * i * from, 8);
         break;
     }
+}
+
+void attn_read_strided(const attn_convert_kernels *convert, int32_t as, int64_t n, const void *from, int32_t dtype, int64_t step,
+                       void *to) {
+    if (dtype == as)
+        attn_copy_strided(attn_dtype_size(as), n, from, step, to, 1);
+    else if (step == 1)
+        convert->widen(from, dtype, n, to);
+    else
+        for (int64_t i = 0; i < n; i++) ref_store(to, as, i, ref_load(from, dtype, i * step));
+}
+
+void attn_write_strided(const attn_convert_kernels *convert, int32_t as, int64_t n, const void *from, void *to, int32_t dtype,
+                        int64_t step) {
+    if (dtype == as)
+        attn_copy_strided(attn_dtype_size(as), n, from, 1, to, step);
+    else if (step == 1)
+        convert->narrow(from, n, dtype, to);
+    else
+        for (int64_t i = 0; i < n; i++) ref_store(to, dtype, i * step, ref_load(from, as, i));
 }
 
 /* What buffers a run for a kernel that wants stride 1. */

@@ -38,4 +38,11 @@ void attn_walk_dense(const attn_walk *w, int64_t begin, int64_t end, unsigned re
 /* n elements of `size` bytes (2, 4 or 8), `from` and `to` elements apart. */
 void attn_copy_strided(size_t size, int64_t n, const void *source, int64_t from, void *target, int64_t to);
 
+/* n floats of `dtype`, `step` apart, one behind the other as F32 or F64 (`as`, whose kernels convert); and back, rounded once. */
+struct attn_convert_kernels;
+void attn_read_strided(const struct attn_convert_kernels *convert, int32_t as, int64_t n, const void *from, int32_t dtype,
+                       int64_t step, void *to);
+void attn_write_strided(const struct attn_convert_kernels *convert, int32_t as, int64_t n, const void *from, void *to,
+                        int32_t dtype, int64_t step);
+
 #endif

@@ -352,19 +352,23 @@ enum { ATTN_WEIGHT_SOFTMAX = 0, ATTN_WEIGHT_SIGMOID, ATTN_WEIGHT_NORMALIZED_SUM,
 enum { ATTN_STAGE_WEIGHTED = 0, ATTN_STAGE_CAPPED, ATTN_STAGE_RAW };
 
 /* What a call lets the caller see, besides its result; each tensor optional, F32 (F64 for F64 input) but for top_index, any
- * strides. Asking changes no bit of `out`. All but whole weights and scores takes memory in proportion to q_len + kv_len. All
- * before dropout. */
+ * strides. Asking changes no bit of `out`, nor of anything else that is seen. All but weights and scores takes memory in proportion
+ * to q_len + kv_len, and these to the rows that are seen. All before dropout. */
 typedef struct attn_see {
     attn_tensor lse;            /* [batch, heads, q_len]: m + log sum_j exp(s_j - m), natural; softmax only. Backward: in */
     attn_tensor entropy;        /* same shape: -sum_j p_j ln p_j, nats; not of sigmoid, normalised sum, relu^2 */
     attn_tensor received;       /* [batch, heads, kv_len]: weight a key received, summed over queries */
-    attn_tensor weights;        /* [batch, heads, q_len, kv_len]: the p; 0 where masked */
+    attn_tensor weights;        /* [batch, heads, q_len, kv_len], or of `rows` and `heads` alone: the p; 0 where masked */
     attn_tensor scores;         /* same shape; -inf where masked at ATTN_STAGE_WEIGHTED, of all rows and keys at the others */
     int32_t     scores_stage;   /* ATTN_STAGE_WEIGHTED: as they enter the weighting; _CAPPED: after softcap; _RAW: scale * q.k */
     attn_tensor top_index;      /* I32 or I64 [batch, heads, q_len, top_k]: the keys with the largest scores, largest first, */
                                 /* ties to the lower key; -1 beyond the live keys */
     attn_tensor top_weight;     /* same shape: their weights; 0 beyond the live keys. Either may be asked for alone */
-    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+    const int64_t *rows, *heads; /* optional: weights and scores are of these rows and heads alone, in this order: */
+    int64_t     n_rows, n_heads; /* [batch, n_heads, n_rows, kv_len]. From 0 to q_len - 1, to heads - 1; no head twice */
+    attn_tensor pooled;         /* [batch, heads, P, Q]: means of the weights over P x Q blocks of the map. Block p holds rows */
+                                /* floor(p q_len / P) to before floor((p + 1) q_len / P), Q likewise keys; 0 of an empty block */
+    uint64_t    reserved[14];   /* zero, or ATTN_UNSUPPORTED */
 } attn_see;
 
 /* out = weighting(scores masked) v. Zero in every optional field is its default.
@@ -375,7 +379,7 @@ typedef struct attn_see {
  * padding: sequence b has rows q_starts[b] .. q_starts[b+1] - 1 of q and out, keys kv_starts[b] .. kv_starts[b+1] - 1 of k and v, and
  * attends within itself; its positions begin at 0, and it is batch entry b of offset, alibi and dropout. Starts begin with 0, never
  * fall, and end with the total. What is seen and gradients are packed alike. Every sequence has the bits that it has alone. Beside
- * lengths: an error; with a mask, a bias or whole weights or scores: not built yet. */
+ * lengths: an error; with a mask, a bias, weights, scores or pooled maps: not built yet. */
 typedef struct attn_attention_args {
     uint32_t    flags;          /* ATTN_SCALE_SET: scale counts even when it is 0. ATTN_WINDOW: window counts */
     int32_t     score;          /* ATTN_DOT, ... */
@@ -482,6 +486,56 @@ ATTN_API size_t attn_attention_double_backward_workspace(const attn_attention_ar
  * and a->see are checked; nothing of them is read or written. */
 ATTN_API attn_status attn_attention_double_backward(const attn_attention_args *a, const attn_attention_double_grads *g,
                                                     const attn_exec *exec);
+
+/* What each key receives when the queries count for different amounts: a row of numbers times the weights, in memory in proportion to
+ * q_len + kv_len. From the top layer down such steps are the rollout of one row (Abnar and Zuidema 2020), and with dout gradient
+ * times attention (Chefer, Gur and Wolf 2021), without a map of weights anywhere. */
+typedef struct attn_received_args {
+    attn_tensor by;             /* in, optional: what a query counts; broadcasts to [batch, heads, q_len], F32 (F64 for F64 input); */
+                                /* default 1. A query that counts 0 is left out, whatever its weights are */
+    attn_tensor dout;           /* in, optional, as in attn_attention_grads: weights count times their gradients */
+    int32_t     positive;       /* not 0, with dout: where that product is below 0 it counts as 0 */
+    attn_tensor received;       /* out [batch, heads, kv_len], F32 (F64 for F64 input) */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_received_args;
+
+/* Bytes: as attn_attention_workspace. */
+ATTN_API size_t attn_attention_received_workspace(const attn_attention_args *a, const attn_received_args *r, int32_t n_threads);
+/* received_j = sum_i by_i p_ij, or with dout sum_i by_i p_ij dp_ij, where dp_ij = dout_i . v_j times what dropout multiplied the
+ * weight by; weights before dropout. Reads a->see.lse when it is there (it has to be the forward's) and needs one sweep over the
+ * scores then, else two; the rest of a->see, and a->out, are checked, neither read nor written. */
+ATTN_API attn_status attn_attention_received(const attn_attention_args *a, const attn_received_args *r, const attn_exec *exec);
+
+/* ---- merging parts of attention ---------------------------------------------------------------------------- */
+
+/* The results of attention over disjoint sets of keys (pages of a cache, its share on another machine, a prefix that many
+ * sequences have in common) become attention over all of them. With m the largest lse of a row and w_i = exp(lse_i - m):
+ *     out = sum_i w_i out_i / sum_i w_i        lse = m + log sum_i w_i
+ * A part whose lse is -inf saw no key and counts nothing, whatever its out holds; where none saw any, out is 0 and lse -inf.
+ * Sinks belong to one of the parts, since each lse takes in what its call was given. */
+typedef struct attn_merge_args {
+    int64_t     n;              /* parts, at least one */
+    const attn_tensor *outs;    /* n of them: [..., v_dim], of rank 2 to 6 and one shape; the first one's float dtype, or F32 */
+    const attn_tensor *lses;    /* n of them: [...], F32 (F64 where the first out is) */
+    attn_tensor out;            /* [..., v_dim], any float dtype; may be outs[0] */
+    attn_tensor lse;            /* optional [...], F32 (F64 where the first of outs is); may be lses[0] */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_merge_args;
+
+typedef struct attn_merge_grads {
+    attn_tensor dout;           /* in [..., v_dim]: the loss's gradient to out; the dtype of outs[0], or F32 */
+    attn_tensor dlse;           /* in, optional [...]: to lse; F32 (F64) */
+    const attn_tensor *douts;   /* optional, n of them, out: each [..., v_dim], the dtype of outs[0] or F32, or absent */
+    const attn_tensor *dlses;   /* optional, n of them, out: each [...], F32 (F64), or absent */
+    uint64_t    reserved[32];   /* zero, or ATTN_UNSUPPORTED */
+} attn_merge_grads;
+
+/* Needs no workspace. */
+ATTN_API attn_status attn_merge(const attn_merge_args *a, const attn_exec *exec);
+/* With p_i = w_i / sum_k w_k: douts_i = p_i dout, dlses_i = p_i (dout . (out_i - out) + dlse). Reads outs and lses, not out and
+ * lse. attn_attention_backward of a part, told the merged out and lse (a->out, a->see.lse) and the loss's gradient to them, needs
+ * none of this. */
+ATTN_API attn_status attn_merge_backward(const attn_merge_args *a, const attn_merge_grads *g, const attn_exec *exec);
 
 /* ---- gates ------------------------------------------------------------------------------------------------- */
 

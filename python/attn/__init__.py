@@ -22,10 +22,12 @@ from ._attention import (
     attention_backward,
     attention_double_backward,
     attention_jvp,
+    attention_received,
 )
 from ._core import Unsupported
 from ._core import version as __version__
 from ._losses import cross_entropy, linear_cross_entropy
+from ._merge import merge, merge_backward
 from ._sequence import linear_attention, linear_attention_backward, rope, rope_backward
 from ._softmax import (
     entmax,
@@ -71,6 +73,7 @@ __all__ = [
     "attention_backward",
     "attention_double_backward",
     "attention_jvp",
+    "attention_received",
     "cross_entropy",
     "entmax",
     "entmax15",
@@ -94,6 +97,8 @@ __all__ = [
     "logsumexp",
     "logsumexp_backward",
     "logsumexp_jvp",
+    "merge",
+    "merge_backward",
     "rope",
     "rope_backward",
     "sample",

@@ -15,7 +15,7 @@ _Rule = Literal["linear", "gated", "delta", "gated_delta"]
 _Score = Literal["dot", "additive", "cosine"]
 _Weighting = Literal["softmax", "sigmoid", "normalized-sum", "sparsemax", "entmax15", "entmax", "relu2", "hardmax"]
 _Causal = bool | Literal["bottom-right", "top-left"]
-_See = Literal["lse", "entropy", "received", "weights", "scores", "top"]
+_See = Literal["lse", "entropy", "received", "weights", "scores", "top", "pooled"]
 _Stage = Literal["weighted", "capped", "raw"]
 _Grad = Literal["dq", "dk", "dv", "dbias", "dsinks", "dalibi", "dalpha", "dscore_weight"]
 
@@ -31,6 +31,7 @@ class Seen(NamedTuple, Generic[A]):
     scores: A
     top_index: A
     top_weight: A
+    pooled: A
 
 class Grads(NamedTuple, Generic[A]):
     dq: A
@@ -133,6 +134,10 @@ def sample(
 ) -> tuple[A, A]: ...
 def gate(x: A, g: _Array, kind: _Gate = "sigmoid") -> A: ...
 def gate_backward(dy: _Array, x: A, g: _Array, kind: _Gate = "sigmoid") -> tuple[A, A]: ...
+def merge(outs: Sequence[A] | A, lses: Sequence[_Array] | _Array, *, out: A | None = None) -> tuple[A, A]: ...
+def merge_backward(
+    dout: _Array, outs: Sequence[A] | A, lses: Sequence[_Array] | _Array, *, dlse: _Array | None = None
+) -> tuple[list[A], list[A]]: ...
 def rope(
     x: A,
     cos: _Array,
@@ -257,6 +262,9 @@ def attention(
     see: _See | Iterable[_See],
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
+    see_rows: _Ints | None = None,
+    see_heads: _Ints | None = None,
+    pooled_size: tuple[int, int] | None = None,
     out: A | None = None,
 ) -> tuple[A, Seen[A]]: ...
 @overload
@@ -287,6 +295,9 @@ def attention(
     see: tuple[()] = (),
     top_k: int = 0,
     scores_stage: _Stage = "weighted",
+    see_rows: _Ints | None = None,
+    see_heads: _Ints | None = None,
+    pooled_size: tuple[int, int] | None = None,
     out: A | None = None,
 ) -> A: ...
 def attention_backward(
@@ -378,6 +389,35 @@ def attention_double_backward(
     ddk: _Array | None = None,
     ddv: _Array | None = None,
 ) -> DoubleGrads[A]: ...
+def attention_received(
+    q: A,
+    k: _Array,
+    v: _Array,
+    *,
+    score: _Score = "dot",
+    score_weight: _Array | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    causal: _Causal = False,
+    offset: _Ints | None = None,
+    window: tuple[int, int] | None = None,
+    mask: _Array | None = None,
+    bias: _Array | None = None,
+    alibi: _Array | None = None,
+    q_lengths: _Ints | None = None,
+    kv_lengths: _Ints | None = None,
+    sinks: _Array | None = None,
+    weighting: _Weighting = "softmax",
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    q_starts: _Ints | None = None,
+    kv_starts: _Ints | None = None,
+    by: _Array | None = None,
+    dout: _Array | None = None,
+    positive: bool = False,
+    lse: _Array | None = None,
+) -> A: ...
 def set_threads(n: int) -> None: ...
 def get_threads() -> int: ...
 def info() -> dict[str, Any]: ...

@@ -7,6 +7,7 @@ from ._core import attention as _attention
 from ._core import attention_backward as _attention_backward
 from ._core import attention_double_backward as _attention_double_backward
 from ._core import attention_jvp as _attention_jvp
+from ._core import attention_received as _attention_received
 
 
 class Seen(NamedTuple):
@@ -15,12 +16,13 @@ class Seen(NamedTuple):
     lse: object  #: [batch, heads, q_len] natural logarithm of the softmax's denominator
     entropy: object  #: [batch, heads, q_len] of the weights, in nats
     received: object  #: [batch, heads, kv_len] weight that a key received, summed over queries
-    weights: object  #: [batch, heads, q_len, kv_len]
-    scores: object  #: [batch, heads, q_len, kv_len], at scores_stage
+    weights: object  #: [batch, heads, q_len, kv_len], or of see_heads and see_rows alone
+    scores: object  #: the same, at scores_stage
     top_index: (
         object  #: [batch, heads, q_len, top_k] int32: the keys with the largest scores, largest first; -1 beyond the live ones
     )
     top_weight: object  #: [batch, heads, q_len, top_k] their weights
+    pooled: object  #: [batch, heads, P, Q] means of the weights over P x Q blocks
 
 
 class Grads(NamedTuple):
@@ -56,7 +58,7 @@ class DoubleGrads(NamedTuple):
 
 
 # Bits of attention.c's LSE, ... and DQ, ...
-_SEE = {"lse": 1, "entropy": 2, "received": 4, "weights": 8, "scores": 16, "top": 32}
+_SEE = {"lse": 1, "entropy": 2, "received": 4, "weights": 8, "scores": 16, "top": 32, "pooled": 64}
 _WANTED = {name: 1 << i for i, name in enumerate(Grads._fields)}
 _ALL = (1 << len(_WANTED)) - 1
 
@@ -97,6 +99,9 @@ def attention(
     see=(),
     top_k=0,
     scores_stage="weighted",
+    see_rows=None,
+    see_heads=None,
+    pooled_size=None,
     out=None,
 ):
     """Attention: out_i = sum_j p_ij v_j, with p the weighting of the scores of query i with the keys j it may see.
@@ -122,9 +127,12 @@ def attention(
                   Sequence b has rows q_starts[b] : q_starts[b + 1] and keys kv_starts[b] : kv_starts[b + 1] (default: as
                   q_starts) and attends within itself, without padding; it is batch entry b of offset, alibi and dropout. Out,
                   what is seen and gradients lie the same way, [total, heads, ...]
-    see           any of "lse", "entropy", "received", "weights", "scores", "top": returned beside out, which stays as it is
+    see           any of "lse", "entropy", "received", "weights", "scores", "top", "pooled": returned beside out, which stays as
+                  it is
     top_k         of "top": how many keys
     scores_stage  of "scores": "weighted" (as they enter the weighting, masked ones -inf), "capped" (after the softcap), "raw"
+    see_rows, see_heads  of "weights" and "scores": an int or ints, the queries and heads to see, in this order; default all
+    pooled_size   of "pooled": (P, Q), how many blocks of queries and of keys. Block p begins with query floor(p q_len / P)
     out           where to write: [batch, heads, q_len, v_dim], q's dtype or float32, overlapping no input
 
     Float arrays beside q, k and v are of q's dtype or float32. A row that sees no key is 0, its lse -inf, its entropy 0.
@@ -159,6 +167,9 @@ def attention(
         bits,
         top_k,
         scores_stage,
+        see_rows,
+        see_heads,
+        pooled_size,
         out,
     )
     return (done[0], Seen._make(done[1:])) if bits else done
@@ -391,4 +402,79 @@ def attention_double_backward(
             ddv,
             dout,
         )
+    )
+
+
+def attention_received(
+    q,
+    k,
+    v,
+    *,
+    score="dot",
+    score_weight=None,
+    scale=None,
+    softcap=0.0,
+    causal=False,
+    offset=None,
+    window=None,
+    mask=None,
+    bias=None,
+    alibi=None,
+    q_lengths=None,
+    kv_lengths=None,
+    sinks=None,
+    weighting="softmax",
+    alpha=None,
+    dropout=0.0,
+    seed=0,
+    q_starts=None,
+    kv_starts=None,
+    by=None,
+    dout=None,
+    positive=False,
+    lse=None,
+):
+    """What each key receives when the queries count for different amounts: a row of numbers times the weights p,
+
+        received_j = sum_i by_i p_ij        or, with dout, sum_i by_i p_ij dp_ij
+
+    where dp_ij = dout_i . v_j, times what dropout multiplied the weight by, in memory in proportion to q_len + kv_len. From the top
+    layer of a stack down, with the mean over heads, r = (r + received) / 2 is the rollout of one row (Abnar and Zuidema 2020), and
+    r = r + received with dout and positive=True gradient times attention (Chefer, Gur and Wolf 2021).
+
+    by        what a query counts; broadcasts to [batch, heads, q_len]; float32, float64 beside q of float64; default 1. A query that
+              counts 0 is left out, whatever its weights are
+    dout      the loss's gradient to out: its shape, q's dtype or float32
+    positive  with dout: products p_ij dp_ij below 0 count as 0
+    lse       what attention saw as lse, if that is at hand: one sweep over the scores instead of two
+
+    Other arguments as attention. Returns [batch, heads, kv_len], float32, float64 for float64 input.
+    """
+    return _attention_received(
+        q,
+        k,
+        v,
+        score,
+        score_weight,
+        scale,
+        softcap,
+        causal,
+        offset,
+        window,
+        mask,
+        bias,
+        alibi,
+        q_lengths,
+        kv_lengths,
+        sinks,
+        weighting,
+        alpha,
+        dropout,
+        seed,
+        q_starts,
+        kv_starts,
+        by,
+        dout,
+        positive,
+        lse,
     )

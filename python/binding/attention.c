@@ -52,21 +52,26 @@ static bool read_causal(PyObject *o, int32_t *causal) {
     return true;
 }
 
-static bool read_window(PyObject *o, attn_attention_args *a) {
-    if (o == Py_None) return true;
+/* Two integers; `says` what they are. */
+static bool read_pair(const char *name, PyObject *o, const char *says, int64_t pair[2]) {
     Py_ssize_t n = PySequence_Check(o) ? PySequence_Size(o) : -1;
     if (n != 2) {
         PyErr_Clear();
-        return PyErr_Format(PyExc_ValueError, "window is %R: it is (left, right), in keys, -1 for unbounded", o), false;
+        return PyErr_Format(PyExc_ValueError, "%s is %R: it is %s", name, o, says), false;
     }
-    a->flags |= ATTN_WINDOW;
     for (Py_ssize_t i = 0; i < 2; i++) {
         PyObject *side = PySequence_GetItem(o, i);
-        bool ok = side && read_integer("window", side, &a->window[i]);
+        bool ok = side && read_integer(name, side, &pair[i]);
         Py_XDECREF(side);
         if (!ok) return false;
     }
     return true;
+}
+
+static bool read_window(PyObject *o, attn_attention_args *a) {
+    if (o == Py_None) return true;
+    a->flags |= ATTN_WINDOW;
+    return read_pair("window", o, "(left, right), in keys, -1 for unbounded", a->window);
 }
 
 static bool read_scale(PyObject *o, attn_attention_args *a) {
@@ -164,26 +169,67 @@ static int32_t seen_dtype(const attn_attention_args *a) { return a->q.dtype == A
 
 /* ---- forward --------------------------------------------------------------------------------------------- */
 
-enum { LSE, ENTROPY, RECEIVED, WEIGHTS, SCORES, TOP, N_ASKED };
-enum { SEE = N_SHARED, TOP_K, SCORES_STAGE, OUT, N_FORWARD };
-enum { R_OUT, R_LSE, R_ENTROPY, R_RECEIVED, R_WEIGHTS, R_SCORES, R_TOP_INDEX, R_TOP_WEIGHT, N_RESULTS };
+enum { LSE, ENTROPY, RECEIVED, WEIGHTS, SCORES, TOP, POOLED, N_ASKED };
+enum { SEE = N_SHARED, TOP_K, SCORES_STAGE, SEE_ROWS, SEE_HEADS, POOLED_SIZE, OUT, N_FORWARD };
+enum { R_OUT, R_LSE, R_ENTROPY, R_RECEIVED, R_WEIGHTS, R_SCORES, R_TOP_INDEX, R_TOP_WEIGHT, R_POOLED, N_RESULTS };
 
-static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top_k, layout l, result *r) {
+/* Which rows or heads: an int, or ints, as C's int64_t, in memory that is given back to PyMem_Free. */
+static bool read_list(call *c, const char *name, PyObject *o, const int64_t **list, int64_t *n) {
+    attn_tensor t = { 0 };
+    if (o == Py_None) return true;
+    if (!call_integers(c, name, o, &t)) return false;
+    bool integers = t.dtype == ATTN_I32 || t.dtype == ATTN_I64;
+    if (t.rank != 1 || !(integers || t.shape[0] == 0)) /* NumPy makes floats of [] */
+        return PyErr_Format(PyExc_ValueError, "%s is %R: it is an int, or a row of ints", name, o), false;
+    int64_t *all = PyMem_Calloc((size_t)t.shape[0] + 1, sizeof *all); /* an empty list is a list */
+    if (!all) return PyErr_NoMemory(), false;
+    for (int64_t i = 0; i < t.shape[0]; i++)
+        all[i] = t.dtype == ATTN_I32 ? ((const int32_t *)t.data)[i * t.stride[0]] : ((const int64_t *)t.data)[i * t.stride[0]];
+    *list = all;
+    *n = t.shape[0];
+    return true;
+}
+
+static bool beside(bool asked, const char *what, bool seen, const char *other) {
+    if (!asked || seen) return true;
+    return PyErr_Format(PyExc_ValueError, "%s is given, and see names %s", what, other), false;
+}
+
+/* What belongs to what is to be seen. */
+static bool read_seen(call *c, PyObject *const *args, attn_see *see, int64_t asked, layout l, int64_t pooled[2]) {
+    bool maps = asked >> WEIGHTS & 1 || asked >> SCORES & 1, pools = asked >> POOLED & 1;
+    if (!beside(args[SEE_ROWS] != Py_None, "see_rows", maps, "neither 'weights' nor 'scores'") ||
+        !beside(args[SEE_HEADS] != Py_None, "see_heads", maps, "neither 'weights' nor 'scores'") ||
+        !beside(args[POOLED_SIZE] != Py_None, "pooled_size", pools, "no 'pooled'"))
+        return false;
+    if (args[SEE_HEADS] != Py_None && l.rank == 2)
+        return PyErr_SetString(PyExc_ValueError, "see_heads is given, and q has no heads"), false;
+    if (pools && !read_pair("pooled_size", args[POOLED_SIZE], "(P, Q), blocks of queries and of keys", pooled)) return false;
+    if (pools && (pooled[0] < 1 || pooled[1] < 1))
+        return PyErr_Format(PyExc_ValueError, "pooled_size is %R: both are 1 or more", args[POOLED_SIZE]), false;
+    return read_list(c, "see_rows", args[SEE_ROWS], &see->rows, &see->n_rows) &&
+           read_list(c, "see_heads", args[SEE_HEADS], &see->heads, &see->n_heads);
+}
+
+static bool new_seen(call *c, attn_attention_args *a, int64_t asked, int64_t top_k, const int64_t pools[2], layout l, result *r) {
     const int64_t *q = a->q.shape, kv_len = a->k.shape[2];
-    const int64_t map[] = { q[0], q[1], q[2], kv_len }, keys[] = { q[0], q[1], kv_len }, top[] = { q[0], q[1], q[2], top_k };
-    int32_t dtype = seen_dtype(a);
     attn_see *see = &a->see;
+    const int64_t rows[] = { q[0], q[1], q[2] }, keys[] = { q[0], q[1], kv_len }, top[] = { q[0], q[1], q[2], top_k };
+    const int64_t map[] = { q[0], see->heads ? see->n_heads : q[1], see->rows ? see->n_rows : q[2], kv_len };
+    const int64_t pooled[] = { q[0], q[1], pools[0], pools[1] };
+    int32_t dtype = seen_dtype(a);
     if ((asked >> TOP & 1) != (top_k > 0))
         return PyErr_Format(PyExc_ValueError,
                             top_k > 0 ? "top_k is %lld, and see does not name 'top'"
                                       : "see names 'top', and top_k is %lld: it is the number of keys to see",
                             (long long)top_k),
                false;
-    return (!(asked >> LSE & 1) || new_output(c, dtype, 3, map, l, &r[R_LSE], &see->lse)) &&
-           (!(asked >> ENTROPY & 1) || new_output(c, dtype, 3, map, l, &r[R_ENTROPY], &see->entropy)) &&
+    return (!(asked >> LSE & 1) || new_output(c, dtype, 3, rows, l, &r[R_LSE], &see->lse)) &&
+           (!(asked >> ENTROPY & 1) || new_output(c, dtype, 3, rows, l, &r[R_ENTROPY], &see->entropy)) &&
            (!(asked >> RECEIVED & 1) || new_output(c, dtype, 3, keys, l, &r[R_RECEIVED], &see->received)) &&
            (!(asked >> WEIGHTS & 1) || new_output(c, dtype, 4, map, l, &r[R_WEIGHTS], &see->weights)) &&
            (!(asked >> SCORES & 1) || new_output(c, dtype, 4, map, l, &r[R_SCORES], &see->scores)) &&
+           (!(asked >> POOLED & 1) || new_output(c, dtype, 4, pooled, l, &r[R_POOLED], &see->pooled)) &&
            (!(asked >> TOP & 1) || (new_output(c, ATTN_I32, 4, top, l, &r[R_TOP_INDEX], &see->top_index) &&
                                     new_output(c, dtype, 4, top, l, &r[R_TOP_WEIGHT], &see->top_weight)));
 }
@@ -212,7 +258,7 @@ static bool given_out(call *c, attn_attention_args *a, PyObject *out, layout l) 
     return true;
 }
 
-/* (out, lse, entropy, received, weights, scores, top_index, top_weight), None where it was not asked for. */
+/* (out, lse, entropy, received, weights, scores, top_index, top_weight, pooled), None where it was not asked for. */
 static PyObject *all_results(call *c, result *r, int n) {
     PyObject *all = PyTuple_New(n);
     for (int i = 0; all && i < n; i++) {
@@ -226,7 +272,7 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     call c;
     attn_attention_args a = { 0 };
     result r[N_RESULTS] = { { 0 } };
-    int64_t asked, top_k;
+    int64_t asked, top_k, pooled[2] = { 0, 0 };
     layout l = { 0 };
     PyObject *all = NULL;
     if (!count_arguments(n, N_FORWARD)) return NULL;
@@ -234,7 +280,7 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) && read_integer("see", args[SEE], &asked) &&
               read_integer("top_k", args[TOP_K], &top_k) &&
               read_choice("scores_stage", args[SCORES_STAGE], stages, &a.see.scores_stage) &&
-              new_seen(&c, &a, asked, top_k, l, r);
+              read_seen(&c, args, &a.see, asked, l, pooled) && new_seen(&c, &a, asked, top_k, pooled, l, r);
     if (ok) {
         const int64_t shape[] = { a.q.shape[0], a.q.shape[1], a.q.shape[2], a.v.shape[3] };
         ok = given ? given_out(&c, &a, args[OUT], l) : new_output(&c, a.q.dtype, 4, shape, l, &r[R_OUT], &a.out);
@@ -243,6 +289,8 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n) {
     if (ok) all = asked ? all_results(&c, r, N_RESULTS) : given ? Py_NewRef(args[OUT]) : call_result(&c, &r[R_OUT]);
     if (all && asked && given && PyTuple_SetItem(all, 0, Py_NewRef(args[OUT]))) Py_CLEAR(all);
     for (int i = 0; i < N_RESULTS; i++) result_drop(&r[i]);
+    PyMem_Free((void *)a.see.rows);
+    PyMem_Free((void *)a.see.heads);
     call_end(&c);
     return all;
 }
@@ -364,4 +412,32 @@ PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_
     for (int i = 0; i < N_SECOND; i++) result_drop(&r[i]);
     call_end(&c);
     return all;
+}
+
+/* ---- received mass --------------------------------------------------------------------------------------- */
+
+enum { R_BY = N_SHARED, R_DOUT, R_POSITIVE, R_GIVEN_LSE, N_RECEIVED };
+
+PyObject *attention_received(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    call c;
+    attn_attention_args a = { 0 };
+    attn_received_args r = { 0 };
+    result received = { 0 };
+    bool positive = false;
+    layout l = { 0 };
+    PyObject *done = NULL;
+    if (!count_arguments(n, N_RECEIVED)) return NULL;
+    bool ok = call_begin(&c, module, args[Q]) && read_shared(&c, args, &a, &l) && call_optional(&c, "by", args[R_BY], &r.by) &&
+              read_beside(&c, "dout", args[R_DOUT], 4, l, &r.dout) && read_truth(args[R_POSITIVE], &positive) &&
+              read_beside(&c, "lse", args[R_GIVEN_LSE], 3, l, &a.see.lse);
+    r.positive = positive;
+    if (ok) {
+        const int64_t keys[] = { a.q.shape[0], a.q.shape[1], a.k.shape[2] };
+        ok = new_output(&c, seen_dtype(&a), 3, keys, l, &received, &r.received);
+    }
+    if (ok) COMPUTE(c, ok, attn_attention_received(&a, &r, exec));
+    if (ok) done = call_result(&c, &received);
+    result_drop(&received);
+    call_end(&c);
+    return done;
 }

@@ -38,12 +38,19 @@ typedef struct call_view {
     Py_buffer buffer; /* held where buffer.obj is not NULL */
 } call_view;
 
+/* Views beyond those that a call holds itself: of a merge of many parts. */
+typedef struct call_page {
+    struct call_page *before;
+    call_view views[CALL_VIEWS];
+} call_page;
+
 typedef struct call {
     binding *module;
     PyObject *from_dlpack; /* makes results of the first input's kind; NULL: NumPy arrays */
     int n_views, n_integers;
     int64_t integers[CALL_INTEGERS]; /* ints that stand for arrays of one element */
     call_view views[CALL_VIEWS];
+    call_page *pages; /* the one that is being filled first */
 } call;
 
 /* An output in the making. */
@@ -150,6 +157,9 @@ PyObject *attention(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_jvp(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *attention_double_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *attention_received(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *merge(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *merge_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *rope(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *rope_backward(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *linear_attention(PyObject *module, PyObject *const *args, Py_ssize_t n);

@@ -65,25 +65,39 @@ bool call_begin(call *c, PyObject *module, PyObject *first) {
     c->module = PyModule_GetState(module);
     c->from_dlpack = NULL;
     c->n_views = c->n_integers = 0;
+    c->pages = NULL;
     return import_numpy(c->module) && find_kind(c, first);
 }
 
+static call_view *view_at(call *c, int i) { return i < CALL_VIEWS ? &c->views[i] : &c->pages->views[i % CALL_VIEWS]; }
+static bool opens_page(int i) { return i >= CALL_VIEWS && i % CALL_VIEWS == 0; }
+
 void call_end(call *c) {
-    for (int i = 0; i < c->n_views; i++) {
-        if (c->views[i].buffer.obj) PyBuffer_Release(&c->views[i].buffer);
-        Py_XDECREF(c->views[i].owner);
+    while (c->n_views > 0) {
+        call_view *v = view_at(c, --c->n_views);
+        if (v->buffer.obj) PyBuffer_Release(&v->buffer);
+        Py_XDECREF(v->owner);
+        if (!opens_page(c->n_views)) continue;
+        call_page *page = c->pages;
+        c->pages = page->before;
+        PyMem_Free(page);
     }
     Py_XDECREF(c->from_dlpack);
 }
 
-/* A place for a view, which call_end gives back. `owner` is taken over. */
+/* A place for a view, which call_end gives back. `owner` is taken over. Places do not move: buffers point into themselves. */
 static call_view *next_view(call *c, PyObject *owner) {
-    if (c->n_views == CALL_VIEWS) { /* no operation has that many */
-        Py_DECREF(owner);
-        PyErr_SetString(PyExc_SystemError, "attn: too many arrays in one call");
-        return NULL;
+    if (opens_page(c->n_views)) {
+        call_page *page = PyMem_Malloc(sizeof *page);
+        if (!page) {
+            Py_DECREF(owner);
+            PyErr_NoMemory();
+            return NULL;
+        }
+        page->before = c->pages;
+        c->pages = page;
     }
-    call_view *v = &c->views[c->n_views++];
+    call_view *v = view_at(c, c->n_views++);
     v->owner = owner;
     v->buffer.obj = NULL;
     return v;

@@ -294,6 +294,7 @@ typedef struct attn_attention_kernels {
     /* see: which lanes hold a score that is not <= the lane's threshold, per key; what each key received, summed over lanes. */
     void (*above)(const void *s, int64_t n_keys, const void *threshold, uint64_t *lanes);
     void (*add_received)(const void *p, int64_t n_keys, void *received);
+    void (*positive)(void *s, int64_t n_keys); /* what is below 0 becomes 0; NaN stays */
 
     void (*mix)(const attn_mix_tile *t);
 

@@ -15,7 +15,7 @@
 
 size_t ref_rows_bytes(int64_t kv_len, int64_t dim, int64_t v_dim) {
     size_t keys, vectors, bytes, wide = (size_t)(dim > v_dim ? dim : v_dim);
-    if (__builtin_mul_overflow((size_t)kv_len, 8 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
+    if (__builtin_mul_overflow((size_t)kv_len, 9 * sizeof(double) + sizeof(bool), &keys)) return SIZE_MAX;
     if (__builtin_mul_overflow(wide, 4 * sizeof(double), &vectors)) return SIZE_MAX;
     return __builtin_add_overflow(keys, vectors, &bytes) ? SIZE_MAX : bytes;
 }
@@ -35,7 +35,8 @@ ref_rows ref_rows_in(void *memory, int64_t kv_len, int64_t dim, int64_t v_dim) {
                        .keep = at + 4 * wide + 5 * kv_len,
                        .r = at + 4 * wide + 6 * kv_len,
                        .x = at + 4 * wide + 7 * kv_len,
-                       .live = (bool *)(at + 4 * wide + 8 * kv_len) };
+                       .seen = at + 4 * wide + 8 * kv_len,
+                       .live = (bool *)(at + 4 * wide + 9 * kv_len) };
 }
 
 /* ---- score --------------------------------------------------------------------------------------------------- */
@@ -89,11 +90,6 @@ static bool is_live(const ref_attention *a, attn_key_range keys, int64_t i, int6
     return !a->bias.data || ref_at(a->bias, i, j) != -INFINITY;
 }
 
-static void see_score(const ref_attention *a, int64_t i, int64_t j, double raw, double capped, double score) {
-    double seen = a->scores_stage == ATTN_STAGE_RAW ? raw : a->scores_stage == ATTN_STAGE_CAPPED ? capped : score;
-    ref_set(a->scores, i, j, seen);
-}
-
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
     attn_key_range keys = attn_row_keys(&a->sight, i);
     bool see_unmasked = a->scores.data && a->scores_stage != ATTN_STAGE_WEIGHTED;
@@ -113,7 +109,7 @@ void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row) {
         row->keep[j] = attn_dropout_factor(&a->dropout, a->b, a->h, i, j);
         row->capped[j] = capped;
         row->s[j] = score;
-        if (a->scores.data) see_score(a, i, j, raw, capped, score);
+        row->seen[j] = a->scores_stage == ATTN_STAGE_RAW ? raw : a->scores_stage == ATTN_STAGE_CAPPED ? capped : score;
     }
 }
 
@@ -150,23 +146,62 @@ static void see_top(const ref_attention *a, int64_t i, const ref_rows *row) {
     }
 }
 
+/* Row i of this head, wherever it was asked for. */
+static void see_map(const ref_attention *a, int64_t i, ref_maps m, const double *row) {
+    for (int64_t h = 0; h < a->seen_heads.n; h++) {
+        if ((a->seen_heads.index ? a->seen_heads.index[h] : h) != a->h) continue;
+        for (int64_t r = 0; r < a->seen_rows.n; r++) {
+            if ((a->seen_rows.index ? a->seen_rows.index[r] : r) != i) continue;
+            for (int64_t j = 0; j < a->kv_len; j++) ref_store(m.data, m.dtype, h * m.head + r * m.row + j * m.col, row[j]);
+        }
+    }
+}
+
 static void see_row(const ref_attention *a, int64_t i, const ref_rows *row, ref_norm norm, double *received) {
     if (a->lse.data) ref_put(a->lse, i, ref_lse(norm));
     if (a->entropy.data) ref_put(a->entropy, i, ref_entropy(&a->weighting, a->kv_len, row->live, norm, row->s, row->p));
-    for (int64_t j = 0; a->weights.data && j < a->kv_len; j++) ref_set(a->weights, i, j, row->p[j]);
+    if (a->weights.data) see_map(a, i, a->weights, row->p);
+    if (a->scores.data) see_map(a, i, a->scores, row->seen);
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] += row->p[j];
     if (a->top_k > 0) see_top(a, i, row);
 }
 
+/* The blocks of rows before that of row `row`, from block `first` on: `sums` is what the first of them has gathered. Returns the
+ * block of that row. */
+static int64_t see_pools_before(const ref_attention *a, int64_t row, int64_t first, double *sums) {
+    int64_t p = first;
+    for (; p < a->pool_rows && attn_pool_edge(p + 1, a->pool_rows, a->q_len) <= row; p++) {
+        int64_t rows = attn_pool_edge(p + 1, a->pool_rows, a->q_len) - attn_pool_edge(p, a->pool_rows, a->q_len);
+        for (int64_t q = 0; q < a->pool_keys; q++) {
+            int64_t keys = attn_pool_edge(q + 1, a->pool_keys, a->kv_len) - attn_pool_edge(q, a->pool_keys, a->kv_len);
+            ref_set(a->pooled, p, q, rows == 0 || keys == 0 ? 0 : sums[q] / (double)rows / (double)keys);
+            sums[q] = 0;
+        }
+    }
+    return p;
+}
+
+static void add_to_pools(const ref_attention *a, const ref_rows *row, double *sums) {
+    for (int64_t q = 0; q < a->pool_keys; q++)
+        for (int64_t j = attn_pool_edge(q, a->pool_keys, a->kv_len); j < attn_pool_edge(q + 1, a->pool_keys, a->kv_len); j++)
+            sums[q] += row->p[j];
+}
+
 /* ---- all of it ------------------------------------------------------------------------------------------------- */
 
-void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received) {
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received, double *pooled) {
+    int64_t pool = 0;
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) received[j] = 0;
+    for (int64_t q = 0; a->pooled.data && q < a->pool_keys; q++) pooled[q] = 0;
     for (int64_t i = 0; i < a->q_len; i++) {
         ref_attention_scores(a, i, row);
         ref_norm norm = ref_weigh(&a->weighting, a->kv_len, row->live, row->s, row->p);
         if (a->out.data) mix(a, i, row);
         see_row(a, i, row, norm, received);
+        if (!a->pooled.data) continue;
+        pool = see_pools_before(a, i, pool, pooled);
+        add_to_pools(a, row, pooled);
     }
+    if (a->pooled.data) see_pools_before(a, a->q_len, pool, pooled);
     for (int64_t j = 0; a->received.data && j < a->kv_len; j++) ref_put(a->received, j, received[j]);
 }

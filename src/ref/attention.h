@@ -12,6 +12,19 @@
 
 #include <stddef.h>
 
+/* Maps of several heads, of which this head writes its own: [n_heads][n_rows, kv_len]. */
+typedef struct ref_maps {
+    void *data;
+    int64_t head, row, col;
+    int32_t dtype;
+} ref_maps;
+
+/* Which heads and rows they are of: these n, or (index NULL) all in order. */
+typedef struct ref_list {
+    const int64_t *index;
+    int64_t n;
+} ref_list;
+
 /* One head. Optional members have data NULL. */
 typedef struct ref_attention {
     int64_t q_len, kv_len, dim, v_dim;
@@ -26,15 +39,18 @@ typedef struct ref_attention {
     double slope;            /* of ALiBi; has_alibi tells a slope of 0 from none */
     bool has_alibi;
     attn_dropout_rule dropout;
-    int64_t b, h; /* which head this is, as dropout counts them */
+    int64_t b, h; /* which head this is, as dropout and the lists of heads count them */
 
     /* what is to be seen, each optional */
-    ref_vector lse, entropy;    /* [q_len] */
-    ref_vector received;        /* [kv_len] */
-    ref_matrix weights, scores; /* [q_len, kv_len] */
+    ref_vector lse, entropy; /* [q_len] */
+    ref_vector received;     /* [kv_len] */
+    ref_maps weights, scores;
+    ref_list seen_rows, seen_heads;
     int32_t scores_stage;
     ref_matrix top_index, top_weight; /* [q_len, top_k] */
     int64_t top_k;
+    ref_matrix pooled; /* [pool_rows, pool_keys] */
+    int64_t pool_rows, pool_keys;
 } ref_attention;
 
 /* The row that is worked on. The caller lends the memory. */
@@ -44,6 +60,7 @@ typedef struct ref_rows {
     double q_length;    /* with ATTN_COSINE: what q was divided by; 0 for a zero vector */
     double *capped;     /* [kv_len] scores after softcap */
     double *s, *p;      /* [kv_len] scores as they enter the weighting, weights */
+    double *seen;       /* [kv_len] scores at the stage that is to be seen */
     double *keep;       /* [kv_len] what dropout multiplies weights by: 0, or 1 / (1 - p); 1 without it */
     double *dp, *ds;    /* [kv_len] gradients of the weights (before dropout) and scores */
     double *r;          /* [kv_len] tangents of the scores before softcap, in forward mode and the second order */
@@ -63,10 +80,22 @@ double ref_unit_vector(int64_t n, double *x);
 /* Key j of length 1, and its length. */
 double ref_attention_unit_key(const ref_attention *a, int64_t j, double *k);
 
-/* Fills in q, live, capped, s and keep of row i; and a->scores. */
+/* Fills in q, live, capped, s and keep of row i; and seen, if scores are to be seen. */
 void ref_attention_scores(const ref_attention *a, int64_t i, ref_rows *row);
-/* All rows. `received` holds kv_len doubles, used when a->received is asked for. */
-void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received);
+/* All rows. `received` holds kv_len doubles, `pooled` pool_keys of them, used when these are asked for. */
+void ref_attention_forward(const ref_attention *a, ref_rows *row, double *received, double *pooled);
+
+/* ---- received mass: attention_received.c ------------------------------------------------------------------------ */
+
+typedef struct ref_attention_received {
+    ref_vector by;       /* optional [q_len]: what a query counts */
+    ref_matrix dout;     /* optional [q_len, v_dim]: weights count times their gradients */
+    bool positive;       /* where that product is positive */
+    ref_vector received; /* [kv_len] */
+} ref_attention_received;
+
+/* Adds up in `sums`, kv_len doubles. */
+void ref_attention_receive(const ref_attention *a, const ref_attention_received *r, ref_rows *row, double *sums);
 
 /* ---- forward mode: attention_jvp.c ----------------------------------------------------------------------------- */
 

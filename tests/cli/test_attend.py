@@ -258,6 +258,46 @@ class Seen(AttendTest):
                 self.assertEqual(list(index[head, row]), best + [-1] * (4 - live))
                 np.testing.assert_allclose(weight[head, row], list(p[head, row, best]) + [0] * (4 - live), rtol=1e-5)
 
+    def test_chosen_rows_and_heads_are_those_of_the_whole_maps(self):
+        q, k, v = self.normal(2, 3, 5, 8), self.normal(2, 3, 7, 8), self.normal(2, 3, 7, 3)
+        for arrays in ((q, k, v), (q[0], k[0], v[0])):
+            some = self.words(*arrays, {})
+            self.good(*some, "-o", "out.npy", "--weights", "w.npy", "--scores", "s.npy")
+            whole = self.load("w.npy"), self.load("s.npy")
+            self.good(*some, "-o", "out.npy", "--weights", "w.npy", "--scores", "s.npy", "--see-rows", "3,0,3", "--see-heads", "2,1")
+            for got, all_of in zip((self.load("w.npy"), self.load("s.npy")), whole):
+                np.testing.assert_array_equal(got, all_of[..., [2, 1], :, :][..., [3, 0, 3], :])
+        flat = self.words(q[0, 0], k[0, 0], v[0, 0], {})
+        self.good(*flat, "-o", "out.npy", "--weights", "w.npy", "--see-rows", "4")
+        self.assertEqual(self.load("w.npy").shape, (1, 7))
+        for says, words in (("names 5; there are 0 to 4", ("--see-rows", "0,5")), ("names -1", ("--see-rows", "-1")),
+                            ("holds ''", ("--see-rows", "1,")), ("holds 'x'", ("--see-rows", "1,x")),
+                            ("has no heads", ("--see-heads", "0"))):
+            self.bad(2, *flat, "-o", "out.npy", "--weights", "w.npy", *words, says=says)
+        self.bad(2, *flat, "-o", "out.npy", "--see-rows", "1", says="--see-rows needs --weights or --scores")
+
+    def test_queries_count_for_what_received_by_says(self):
+        q, k, v = self.normal(2, 9, 8), self.normal(2, 7, 8), self.normal(2, 7, 3)
+        weights = attention(*map(self.lifted, (q, k, v)), causal=True)["weights"][0]
+        for by in (self.normal(9), self.normal(2, 9), self.normal(1, 9)):
+            words = self.words(q, k, v, {"causal": True, "received_by": by})
+            self.good(*words, "-o", "out.npy", "--received", "r.npy", "--lse", "l.npy")
+            np.testing.assert_allclose(self.load("r.npy"), (weights * by.reshape(-1, 9, 1)).sum(1), rtol=1e-5, atol=1e-6)
+        self.bad(2, *words, says="--received-by needs --received to write to")
+
+    def test_pooled_maps_are_means_over_blocks(self):
+        q, k, v = self.normal(2, 9, 8), self.normal(2, 7, 8), self.normal(2, 7, 3)
+        words = self.words(q, k, v, {"causal": True})
+        weights = attention(*map(self.lifted, (q, k, v)), causal=True)["weights"][0]
+        self.good(*words, "-o", "out.npy", "--pooled", "p.npy", "--pooled-size", "4x3")
+        rows, keys = ([i * extent // n for i in range(n + 1)] for n, extent in ((4, 9), (3, 7)))
+        means = [[weights[:, rows[i]:rows[i + 1], keys[j]:keys[j + 1]].mean((1, 2)) for j in range(3)] for i in range(4)]
+        np.testing.assert_allclose(self.load("p.npy"), np.moveaxis(means, 2, 0), rtol=1e-5, atol=1e-7)
+        self.bad(2, *words, "--pooled", "p.npy", says="--pooled needs --pooled-size")
+        self.bad(2, *words, "--pooled-size", "4x3", says="--pooled-size needs --pooled to write to")
+        for size in ("4,3", "4x0", "4", "x", "4x3x2"):
+            self.bad(2, *words, "--pooled", "p.npy", "--pooled-size", size, says=f"--pooled-size is '{size}'; ")
+
     def test_asking_to_see_changes_no_bit_of_the_output(self):
         words = self.words(self.normal(2, 3, 20, 16), self.normal(2, 3, 30, 16), self.normal(2, 3, 30, 16), {"causal": True})
         plain = self.good(*words)

@@ -22,15 +22,15 @@ class Attention(unittest.TestCase):
         self.assertIn(says, str(caught.exception))
 
     def test_ranks_2_and_3_drop_the_leading_axes_of_every_output(self):
-        see = ("lse", "entropy", "received", "weights", "scores", "top")
-        whole, all_seen = attn.attention(self.q, self.k, self.v, see=see, top_k=2)
+        see = ("lse", "entropy", "received", "weights", "scores", "top", "pooled")
+        whole, all_seen = attn.attention(self.q, self.k, self.v, see=see, top_k=2, pooled_size=(2, 2))
         bias = np.linspace(-1, 1, 24, dtype="f4").reshape(4, 6)
         slopes = np.array([0.1, 0.2, 0.3], "f4")
         all_grads = attn.attention_backward(self.dout, self.q, self.k, self.v, bias=bias, alibi=slopes)
         self.assertEqual((all_grads.dbias.shape, all_grads.dalibi.shape), ((4, 6), (3,)))
         for index, heads in (((1,), slopes), ((1, 2), slopes[2:])):
             q, k, v, dout = (t[index] for t in (self.q, self.k, self.v, self.dout))
-            out, seen = attn.attention(q, k, v, see=see, top_k=2)
+            out, seen = attn.attention(q, k, v, see=see, top_k=2, pooled_size=(2, 2))
             np.testing.assert_array_equal(out, whole[index])
             for part, full in zip(seen, all_seen):
                 np.testing.assert_array_equal(part, full[index])
@@ -51,6 +51,51 @@ class Attention(unittest.TestCase):
                 out=attn.attention(q, k, v, bias=bias, alibi=heads),
             )
             np.testing.assert_allclose(again.dq, grads.dq, rtol=1e-5, atol=1e-6)
+
+    def test_chosen_rows_and_heads_are_those_of_the_whole_maps(self):
+        whole = attn.attention(self.q, self.k, self.v, see=("weights", "scores"), scores_stage="raw")[1]
+        for rows, heads in (([3, 0, 0], [2, 1]), (np.array([1, 2], "i4")[::-1], 1), (2, np.array([0])), ([], None), (None, [])):
+            seen = attn.attention(
+                self.q, self.k, self.v, see=("weights", "scores"), scores_stage="raw", see_rows=rows, see_heads=heads
+            )[1]
+            row = slice(None) if rows is None else np.atleast_1d(np.asarray(rows, "i8"))
+            head = slice(None) if heads is None else np.atleast_1d(np.asarray(heads, "i8"))
+            np.testing.assert_array_equal(seen.weights, whole.weights[:, head][:, :, row])
+            np.testing.assert_array_equal(seen.scores, whole.scores[:, head][:, :, row])
+        seen = attn.attention(self.q[0], self.k[0], self.v[0], see="weights", see_rows=[1], see_heads=[2, 0])[1]
+        np.testing.assert_array_equal(seen.weights, whole.weights[0][[2, 0]][:, [1]])
+        seen = attn.attention(self.q[0, 0], self.k[0, 0], self.v[0, 0], see="weights", see_rows=[1, 3])[1]
+        np.testing.assert_array_equal(seen.weights, whole.weights[0, 0, [1, 3]])
+
+    def test_pooled_maps_are_means_over_blocks(self):
+        for p, q in ((2, 3), (3, 4), (1, 1)):
+            seen = attn.attention(self.q, self.k, self.v, see=("weights", "pooled"), pooled_size=(p, q), causal=True)[1]
+            self.assertEqual(seen.pooled.shape, (2, 3, p, q))
+            rows, keys = ([i * extent // n for i in range(n + 1)] for n, extent in ((p, 4), (q, 6)))
+            for i in range(p):
+                for j in range(q):
+                    block = seen.weights[:, :, rows[i] : rows[i + 1], keys[j] : keys[j + 1]]
+                    np.testing.assert_allclose(seen.pooled[:, :, i, j], block.mean((2, 3)), rtol=1e-5, atol=1e-7)
+
+    def test_received_is_a_row_times_the_weights(self):
+        by, options = np.linspace(-1, 1, 4, dtype="f4"), {"causal": True, "softcap": 2.0}
+        seen = attn.attention(self.q, self.k, self.v, see=("lse", "weights", "received"), **options)[1]
+        got = attn.attention_received(self.q, self.k, self.v, **options)
+        np.testing.assert_array_equal(got, seen.received)
+        for lse in (None, seen.lse):
+            got = attn.attention_received(self.q, self.k, self.v, by=by, lse=lse, **options)
+            np.testing.assert_allclose(got, np.einsum("i,bhij->bhj", by, seen.weights), rtol=1e-5, atol=1e-6)
+            slopes = seen.weights * np.einsum("bhic,bhjc->bhij", self.dout, self.v)
+            for positive in (False, True):
+                got = attn.attention_received(
+                    self.q, self.k, self.v, by=by, dout=self.dout, positive=positive, lse=lse, **options
+                )
+                wanted = np.maximum(slopes, 0) if positive else slopes
+                np.testing.assert_allclose(got, np.einsum("i,bhij->bhj", by, wanted), rtol=1e-4, atol=1e-5)
+        one = attn.attention_received(self.q[0, 1], self.k[0, 1], self.v[0, 1], by=by, dout=self.dout[0, 1], **options)
+        np.testing.assert_allclose(one, np.einsum("i,ij->j", by, slopes[0, 1]), rtol=1e-4, atol=1e-5)
+        with self.assertRaisesRegex(ValueError, "positive is 1, and there is no dout"):
+            attn.attention_received(self.q, self.k, self.v, positive=True)
 
     def test_what_is_not_asked_for_is_none(self):
         out, seen = attn.attention(self.q, self.k, self.v, see="entropy")
@@ -161,6 +206,17 @@ class Attention(unittest.TestCase):
         self.refused(ValueError, "see names 'top', and top_k is 0", see="top")
         self.refused(ValueError, "top_k is 3, and see does not name 'top'", top_k=3)
         self.refused(ValueError, "top_k is -1", see="top", top_k=-1)
+        self.refused(ValueError, "see_rows is given, and see names neither 'weights' nor 'scores'", see="lse", see_rows=[1])
+        self.refused(ValueError, "see_heads is given", see_heads=1)
+        self.refused(ValueError, "see.rows[1] is 4: it is from 0 to 3", see="weights", see_rows=[0, 4])
+        self.refused(ValueError, "see_rows is [[1]]: it is an int, or a row of ints", see="weights", see_rows=[[1]])
+        self.refused(ValueError, "see_rows is [0.5]", see="weights", see_rows=[0.5])
+        self.refused(ValueError, "see.heads[0] and see.heads[1] are both 1", see="weights", see_heads=[1, 1])
+        flat = (self.q[0, 0], self.k[0, 0], self.v[0, 0])
+        self.refused(ValueError, "see_heads is given, and q has no heads", *flat, see="weights", see_heads=0)
+        self.refused(ValueError, "pooled_size is None: it is (P, Q)", see="pooled")
+        self.refused(ValueError, "pooled_size is (0, 2): both are 1 or more", see="pooled", pooled_size=(0, 2))
+        self.refused(ValueError, "pooled_size is given, and see names no 'pooled'", pooled_size=(2, 2))
         self.refused(ValueError, "see.lse is asked for", weighting="sigmoid", see="lse")
         self.refused(ValueError, "scores_stage is 'late'", see="scores", scores_stage="late")
         self.refused(ValueError, "offset", causal="top-left", offset=1)

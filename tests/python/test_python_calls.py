@@ -39,19 +39,25 @@ class Calls(unittest.TestCase):
         attn.rope_backward(attn.rope(x, x[0, :, :1], x[0, :, 1:2], [[0, 1, 2]] * 2, heads=2), x[..., :1], x[..., 1:2], heads=2)
         out, state = attn.linear_attention(x[None], x[None], x[None], rule="delta", beta=x[None, ..., 0])
         attn.linear_attention_backward(out, x[None], x[None], x[None], past_state=state, dstate=state)
+        attn.merge([x] * 30, x[None, ..., 0].repeat(30, 0), out=x.copy())
+        attn.merge_backward(x, [x] * 30, [x[..., 0]] * 30, dlse=x[..., 0])
         attn.linear_cross_entropy(x[0], x[1], self.labels, bias=bias[:3], grad=True)
         attn.attention(
             x,
             x,
             x,
-            see=("lse", "entropy", "received", "weights", "scores", "top"),
+            see=("lse", "entropy", "received", "weights", "scores", "top", "pooled"),
             top_k=2,
+            pooled_size=(2, 1),
+            see_rows=[1],
+            see_heads=np.array([0]),
             mask=np.ones((3, 3), bool),
             kv_lengths=3,
             offset=[1],
             causal=True,
             window=(2, 1),
         )
+        attn.attention_received(x, x, x, by=x[0, :, 0], dout=x, positive=True, lse=x[..., 0])
         attn.attention_backward(x, x, x, x, bias=np.zeros((3, 3), "f4"), alibi=np.zeros(2, "f4"))
         if ml_dtypes:
             attn.softmax(x.astype(ml_dtypes.bfloat16))

@@ -35,7 +35,8 @@ class Torch(unittest.TestCase):
     def test_every_function_gives_tensors(self):
         x, flat = self.x, self.x[0, 0]
         y = attn.softmax(x)
-        out, seen = attn.attention(x, x, x, see=("lse", "entropy", "received", "weights", "scores", "top"), top_k=2)
+        see = ("lse", "entropy", "received", "weights", "scores", "top", "pooled")
+        out, seen = attn.attention(x, x, x, see=see, top_k=2, see_rows=torch.tensor([1]), pooled_size=(2, 2))
         results = [
             out,
             *seen,
@@ -45,6 +46,8 @@ class Torch(unittest.TestCase):
             attn.logsumexp_backward(x[..., 0], x),
             attn.gate(x, x),
             *attn.gate_backward(x, x, x),
+            attn.attention_received(x, x, x, by=x[0, :1, :, 0]),
+            *attn.merge((x, x), (x[..., 0], x[..., 0])),
             attn.rope(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),
             attn.rope_backward(x[0], x[0, ..., :1], x[0, ..., 1:2], rotary_dim=2, heads=1),
             *attn.linear_attention(x, x, x),
