@@ -157,7 +157,8 @@ static inline attn_see see_all(const attn_attention_args *a, int64_t top_k) {
                      .weights = tensor4(dtype, b, h, l, s),
                      .scores = tensor4(dtype, b, h, l, s),
                      .top_index = tensor4(ATTN_I32, b, h, l, top_k),
-                     .top_weight = tensor4(dtype, b, h, l, top_k) };
+                     .top_weight = tensor4(dtype, b, h, l, top_k),
+                     .pooled = tensor4(dtype, b, h, 3, 5) };
     if (a->weighting == ATTN_WEIGHT_SOFTMAX) see.lse = tensor3(dtype, b, h, l);
     if (has_entropy(a->weighting)) see.entropy = tensor3(dtype, b, h, l);
     return see;

@@ -72,9 +72,9 @@ static attn_attention_grads some_gradients(const attn_attention_args *a) {
 static attn_tensor fresh(attn_tensor t) { return t.rank ? tensor_of(t.dtype, t.rank, t.shape) : t; }
 
 static attn_attention_args with_fresh_outputs(attn_attention_args a) {
-    attn_tensor *outputs[] = { &a.out,         &a.see.lse,    &a.see.entropy,   &a.see.received,
-                               &a.see.weights, &a.see.scores, &a.see.top_index, &a.see.top_weight };
-    for (int i = 0; i < 8; i++) *outputs[i] = fresh(*outputs[i]);
+    attn_tensor *outputs[] = { &a.out,        &a.see.lse,       &a.see.entropy,    &a.see.received, &a.see.weights,
+                               &a.see.scores, &a.see.top_index, &a.see.top_weight, &a.see.pooled };
+    for (int i = 0; i < 9; i++) *outputs[i] = fresh(*outputs[i]);
     return a;
 }
 
@@ -93,6 +93,7 @@ static void assert_same_results(const attn_attention_args *a, const attn_attenti
     assert_same_bits("scores", b->see.scores, a->see.scores);
     assert_same_bits("top_index", b->see.top_index, a->see.top_index);
     assert_same_bits("top_weight", b->see.top_weight, a->see.top_weight);
+    assert_same_bits("pooled", b->see.pooled, a->see.pooled);
 }
 
 static void assert_same_gradients(const attn_attention_grads *g, const attn_attention_grads *h) {
@@ -215,6 +216,7 @@ static void batch_neighbours_change_nothing(void **state) {
             assert_same_bits("out", one.out, entry(a.out, b));
             assert_same_bits("weights", one.see.weights, entry(a.see.weights, b));
             assert_same_bits("received", one.see.received, entry(a.see.received, b));
+            assert_same_bits("pooled", one.see.pooled, entry(a.see.pooled, b));
         }
         free_blocks(NULL);
     }
