@@ -83,7 +83,7 @@ static attn_attention_args padded_problem(int32_t dtype, uint64_t seed) {
     memcpy(a.q_lengths.data, q_length, sizeof q_length);
     memcpy(a.kv_lengths.data, kv_length, sizeof kv_length);
     a.see = see_all(&a, 3);
-    a.see.weights = a.see.scores = (attn_tensor){ 0 };
+    a.see.weights = a.see.scores = a.see.pooled = (attn_tensor){ 0 };
     return a;
 }
 
@@ -282,6 +282,30 @@ static void tangents_and_second_derivatives_of_a_packed_batch_are_those_of_the_p
     }
 }
 
+static void rows_through_the_weights_of_a_packed_batch_too(void **state) {
+    (void)state;
+    for (int t = 0; t < 3; t++) {
+        uint64_t seed = 12;
+        int32_t seen = accumulator(dtypes[t]);
+        attn_attention_args a = padded_problem(dtypes[t], 7);
+        choose(&a, 1 + t);
+        a.see = (attn_see){ 0 };
+        attn_attention_args p = pack(a);
+        attn_received_args r = { .by = tensor3(seen, N, H, MOST_Q),
+                                 .dout = like(a.out),
+                                 .received = tensor3(seen, N, H, MOST_KV) };
+        fill_normal(r.by, &seed);
+        fill_normal(r.dout, &seed);
+        attn_received_args packed = { .by = packed_copy(r.by, ROWS),
+                                      .dout = packed_copy(r.dout, ROWS),
+                                      .received = packed_like(r.received, KEYS) };
+        assert_int_equal(attn_attention_received(&a, &r, NULL), ATTN_OK);
+        assert_int_equal(attn_attention_received(&p, &packed, NULL), ATTN_OK);
+        each_element("received", packed.received, r.received, KEYS, compare_element);
+        free_blocks(NULL);
+    }
+}
+
 /* ---- threads, memory --------------------------------------------------------------------------------------------- */
 
 static void threads_and_lent_memory_change_no_bit_and_nothing_is_allocated(void **state) {
@@ -365,6 +389,8 @@ static void wrong_starts_are_refused_by_name(void **state) {
     assert_refused(&a, ATTN_BAD_ARGUMENT, "q_lengths is given beside q_starts");
     a = good, a.mask = tensor2(ATTN_BOOL, 1, 1);
     assert_refused(&a, ATTN_UNSUPPORTED, "mask is given beside q_starts");
+    a = good, a.see.pooled = tensor4(ATTN_F32, 1, H, 2, 2);
+    assert_refused(&a, ATTN_UNSUPPORTED, "see.pooled is given beside q_starts");
     a = good, a.q_starts = starts_of(ATTN_I32, q_length), ((int32_t *)a.q_starts.data)[0] = 1;
     assert_refused(&a, ATTN_BAD_ARGUMENT, "q_starts[0] is 1: the first is 0");
     a = good, a.q_starts = starts_of(ATTN_I32, q_length), ((int32_t *)a.q_starts.data)[2] = 6;
@@ -388,6 +414,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_packed_batch_has_the_bits_of_the_padded_one, free_blocks),
         cmocka_unit_test_teardown(gradients_of_a_packed_batch_are_those_of_the_padded_one, free_blocks),
         cmocka_unit_test_teardown(tangents_and_second_derivatives_of_a_packed_batch_are_those_of_the_padded_one, free_blocks),
+        cmocka_unit_test_teardown(rows_through_the_weights_of_a_packed_batch_too, free_blocks),
         cmocka_unit_test_teardown(threads_and_lent_memory_change_no_bit_and_nothing_is_allocated, free_blocks),
         cmocka_unit_test_teardown(no_memory_is_a_status, free_blocks),
         cmocka_unit_test_teardown(no_sequence_at_all_is_no_work_and_sums_are_0, free_blocks),
