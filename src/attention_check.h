@@ -47,6 +47,11 @@ static inline attn_status plan_seen(const char *name, const attn_tensor *t, int3
     return ATTN_OK;
 }
 
+/* In a question, data that is not there yet is stood in for by an address that passes the checks and is never read. */
+void attn_plan_stand_in(attn_tensor *t);
+attn_attention_args attn_plan_stood_in(const attn_attention_args *a);
+/* Validates the call itself, its out too where that is needed, and fills in the plan. */
+attn_status attn_plan_call(attn_attention_plan *p, const attn_attention_args *a, bool needs_out, attn_plan_purpose purpose);
 /* Validates what is to be seen; the rest of the plan is there. */
 attn_status attn_plan_see(attn_attention_plan *p, const attn_see *see, attn_plan_purpose purpose);
 
