@@ -29,7 +29,7 @@ typedef struct worker {
     running_block blocks[GROUP];
     const attn_attention_plan_tangents *t; /* NULL, but in forward mode */
     attn_tangent_unit tangent;
-    void *factor, *inverse, *lse, *entropy; /* [q_block] */
+    void *factor, *inverse, *lse, *entropy, *sink; /* [q_block] */
 } worker;
 
 static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *t, attn_arena *a) {
@@ -50,6 +50,7 @@ static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_
     w.inverse = attn_take(a, 1, k->q_block, size);
     w.lse = attn_take(a, 1, k->q_block, size);
     w.entropy = attn_take(a, 1, k->q_block, size);
+    if (p->sinks.rank) w.sink = attn_take(a, 1, k->q_block, size);
     return w;
 }
 
@@ -134,9 +135,20 @@ static void begin_block(const attn_head *head, const worker *w, running_block *r
     if (w->t) attn_tangent_begin(head, w->t, &r->tangent, &r->x);
 }
 
+/* Each row's sink: its head's, which may be the row's own. */
+static void load_sinks(const attn_head *head, const running_block *r, void *sinks) {
+    const attn_attention_plan *p = head->p;
+    int64_t own = p->heads_in_rows;
+    for (int64_t i = 0; i < head->kernels->q_block; i++) {
+        int64_t row = r->x.i0 + i < p->q_len ? r->x.i0 + i : p->q_len - 1;
+        attn_fill((char *)sinks + (size_t)i * head->size, 1, head->size, attn_plan_sink(p, own ? head->h * own + row : head->h));
+    }
+}
+
 static void end_block(const attn_head *head, running_block *r, worker *w, const attn_row_norms *norms) {
     const attn_attention_plan *p = head->p;
-    head->kernels->finish(p->weighting, p->sinks.rank ? &head->sink : NULL, &r->state, w->inverse, w->lse, w->entropy);
+    if (p->sinks.rank) load_sinks(head, r, w->sink);
+    head->kernels->finish(p->weighting, w->sink, &r->state, w->inverse, w->lse, w->entropy);
     if (!r->begun) memset(r->o, 0, (size_t)(p->v_dim * head->kernels->q_block) * head->size);
     head->kernels->rescale(r->o, p->v_dim, w->inverse);
     if (p->out.rank) attn_write_panel(head, &r->x, &p->out, r->o);

@@ -388,8 +388,8 @@ attn_attention_plan attn_plan_heads_as_rows(const attn_attention_plan *plan) {
     attn_attention_plan p = *plan;
     const int64_t group = p.k_group;
     /* what belongs to a head, or is summed over its rows, and maps */
-    bool by_head = p.alibi.rank || p.sinks.rank || p.dropout.on || p.score_weight.rank || p.received.rank || p.weights.rank ||
-                   p.scores.rank || p.pooled.rank;
+    bool by_head = p.alibi.rank || p.dropout.on || p.score_weight.rank || p.received.rank || p.weights.rank || p.scores.rank ||
+                   p.pooled.rank;
     if (p.q_len != 1 || group <= 1 || group != p.v_group || by_head) return p;
     attn_tensor *const all[] = { &p.q, &p.out, &p.mask, &p.bias, &p.lse, &p.entropy, &p.top_index, &p.top_weight };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) split_heads(all[i], group);

@@ -149,7 +149,6 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
                        .sight = attn_plan_sight(p, b),
                        .m = m };
     if (p->alibi.rank) head.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
-    if (p->sinks.rank) head.sink = attn_plan_sink(p, h);
     if (p->score_weight.rank)
         attn_load_elements(&head, &p->score_weight, h * p->score_weight.stride[0], p->score_weight.stride[1], p->dim, m.weight);
     return head;

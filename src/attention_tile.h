@@ -37,7 +37,6 @@ typedef struct attn_head {
     int64_t b, h;
     attn_sight sight;
     double slope; /* of ALiBi */
-    double sink;
     attn_tile_memory m;
 } attn_head;
 

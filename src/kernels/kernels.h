@@ -305,8 +305,8 @@ typedef struct attn_attention_kernels {
 
     void (*rescale)(void *o, int64_t v_dim, const void *factor);
     /* What o is still to be multiplied by, per lane: 1 / sum (0 for a row without weights), 1 where nothing is divided. Also lse
-     * and entropy, per lane; each may be NULL. sink: NULL, or one more score for every row's sum. */
-    void (*finish)(int32_t weighting, const double *sink, const attn_row_state *state, void *inverse, void *lse, void *entropy);
+     * and entropy, per lane; each may be NULL. sink: NULL, or one more score per lane for the row's sum. */
+    void (*finish)(int32_t weighting, const void *sink, const attn_row_state *state, void *inverse, void *lse, void *entropy);
 } attn_attention_kernels;
 
 /* ---- matrix products ------------------------------------------------------------------------------------ */
