@@ -9,8 +9,24 @@
 #include <math.h>
 #include <string.h>
 
-/* Blocks of an item: keys and values are read from memory once for all of them. */
-enum { GROUP = 4 };
+/* Blocks of an item: keys and values are read from memory, and values packed, once for all of them. Many, but not so many that few
+ * threads share the items unevenly, nor that they crowd the unit of keys out of the second-level cache. */
+enum { FEWEST_BLOCKS = 4, MOST_BLOCKS = 16, MOST_ROWS = 256, PLENTY = 32 /* items */ };
+
+static int64_t blocks_of_head(const attn_attention_plan *p) {
+    int64_t rows = attn_kernels_of(p)->q_block;
+    return p->q_len / rows + (p->q_len % rows != 0);
+}
+
+/* Grows with the length, so that memory for the longest sequence is enough for all. */
+static int64_t blocks_of_item(const attn_attention_plan *p) {
+    int64_t own = blocks_of_head(p), most = MOST_ROWS / attn_kernels_of(p)->q_block;
+    double shared = (double)own * (double)p->batch * (double)p->heads / PLENTY;
+    int64_t n = shared < MOST_BLOCKS ? (int64_t)shared : MOST_BLOCKS;
+    n = n > most ? most : n;
+    n = n < FEWEST_BLOCKS ? FEWEST_BLOCKS : n;
+    return n < own ? n : own;
+}
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
@@ -26,7 +42,7 @@ typedef struct running_block {
 
 typedef struct worker {
     attn_tile_memory m;
-    running_block blocks[GROUP];
+    running_block blocks[MOST_BLOCKS];
     const attn_attention_plan_tangents *t; /* NULL, but in forward mode */
     attn_tangent_unit tangent;
     void *factor, *inverse, *lse, *entropy, *sink; /* [q_block] */
@@ -37,7 +53,7 @@ static worker worker_in(const attn_attention_plan *p, const attn_attention_plan_
     size_t size = attn_computing_size(p);
     worker w = { .m = attn_tile_memory_in(p, true, a), .t = t };
     if (t) w.tangent = attn_tangent_unit_in(p, t, a);
-    for (int i = 0; i < GROUP; i++) {
+    for (int64_t i = 0; i < blocks_of_item(p); i++) {
         running_block *r = &w.blocks[i];
         r->x.panel = attn_take(a, p->dim, k->q_block, size);
         r->o = attn_take(a, p->v_dim, k->q_block, size);
@@ -165,7 +181,7 @@ typedef struct forward_context {
     const attn_attention_plan *p;
     const attn_attention_plan_tangents *t;
     attn_row_norms norms;
-    int64_t n_groups; /* of one head */
+    int64_t n_groups, n_blocks; /* of one head, of a group */
 } forward_context;
 
 static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t begin, int64_t end) {
@@ -200,10 +216,10 @@ static void forward_item(void *context, int64_t item, void *scratch) {
     worker w = worker_in(p, c->t, &arena);
     int64_t heads = p->batch * p->heads, group = c->n_groups - 1 - item / heads, b = item % heads / p->heads;
     attn_head head = attn_head_at(p, b, item % p->heads, w.m);
-    int64_t lanes = head.kernels->q_block, unit = head.kernels->k_block, i0 = group * GROUP * lanes;
+    int64_t lanes = head.kernels->q_block, unit = head.kernels->k_block, i0 = group * c->n_blocks * lanes;
     attn_key_range some = { p->kv_len, 0 };
     int n_blocks = 0;
-    for (; n_blocks < GROUP && i0 < p->q_len; n_blocks++, i0 += lanes) {
+    for (; n_blocks < c->n_blocks && i0 < p->q_len; n_blocks++, i0 += lanes) {
         running_block *r = &w.blocks[n_blocks];
         begin_block(&head, &w, r, i0);
         if (r->x.keys.some.begin == r->x.keys.some.end) continue;
@@ -237,8 +253,9 @@ attn_need attn_blocks_need(const attn_attention_plan *p) {
 
 void attn_blocks_rows(const attn_attention_plan *p, const attn_attention_plan_tangents *t, const attn_row_norms *norms,
                       attn_session *session) {
-    int64_t group_rows = (int64_t)GROUP * attn_kernels_of(p)->q_block;
-    forward_context c = { .p = p, .t = t, .norms = *norms, .n_groups = (p->q_len + group_rows - 1) / group_rows };
+    if (p->q_len == 0) return;
+    forward_context c = { .p = p, .t = t, .norms = *norms, .n_blocks = blocks_of_item(p) };
+    c.n_groups = (blocks_of_head(p) + c.n_blocks - 1) / c.n_blocks;
     attn_session_run(session, c.n_groups * p->batch * p->heads, forward_item, &c);
 }
 

@@ -47,10 +47,7 @@ V vf v_scale2(vf x, vf n) {
     __m256i half = _mm256_srai_epi32(i, 1);
     return _mm256_mul_ps(_mm256_mul_ps(x, v_power2(half)), v_power2(_mm256_sub_epi32(i, half)));
 }
-V vf v_add_exponent(vf x, vf n) {
-    __m256i power = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), power));
-}
+V vf v_two_to(vf n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23)); }
 V vf v_exponent(vf x) {
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(x), 23), _mm256_set1_epi32(127)));
 }
@@ -60,6 +57,7 @@ V vm v_le(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 V vm v_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 V vm v_isnan(vf x) { return _mm256_cmp_ps(x, x, _CMP_UNORD_Q); }
 V vf v_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+V vf v_clear(vm m, vf x) { return _mm256_andnot_ps(m, x); }
 V vm v_both(vm a, vm b) { return _mm256_and_ps(a, b); }
 V vm v_either(vm a, vm b) { return _mm256_or_ps(a, b); }
 V vm v_not(vm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }

@@ -49,11 +49,8 @@ V vf v_scale2(vf x, vf n) {
     __m128i half = _mm_srai_epi32(i, 1);
     return _mm256_mul_pd(_mm256_mul_pd(x, v_power2(half)), v_power2(_mm_sub_epi32(i, half)));
 }
+V vf v_two_to(vf n) { return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(n), 52)); }
 /* The biased exponent becomes the low bits of 2^52 + exponent. */
-V vf v_add_exponent(vf x, vf n) {
-    __m256i power = _mm256_slli_epi64(_mm256_castpd_si256(n), 52);
-    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(x), power));
-}
 V vf v_exponent(vf x) {
     const __m256i two52 = _mm256_castpd_si256(_mm256_set1_pd(0x1p52));
     __m256i biased = _mm256_or_si256(_mm256_srli_epi64(_mm256_castpd_si256(x), 52), two52);
@@ -65,6 +62,7 @@ V vm v_le(vf a, vf b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
 V vm v_eq(vf a, vf b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
 V vm v_isnan(vf x) { return _mm256_cmp_pd(x, x, _CMP_UNORD_Q); }
 V vf v_select(vm m, vf a, vf b) { return _mm256_blendv_pd(b, a, m); }
+V vf v_clear(vm m, vf x) { return _mm256_andnot_pd(m, x); }
 V vm v_both(vm a, vm b) { return _mm256_and_pd(a, b); }
 V vm v_either(vm a, vm b) { return _mm256_or_pd(a, b); }
 V vm v_not(vm a) { return _mm256_xor_pd(a, _mm256_castsi256_pd(_mm256_set1_epi32(-1))); }

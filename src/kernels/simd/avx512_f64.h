@@ -44,10 +44,7 @@ V vf v_copysign(vf x, vf s) {
 V vf v_round(vf x) { return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 V vf v_floor(vf x) { return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 V vf v_scale2(vf x, vf n) { return _mm512_scalef_pd(x, n); }
-V vf v_add_exponent(vf x, vf n) {
-    __m512i power = _mm512_slli_epi64(_mm512_castpd_si512(n), 52);
-    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(x), power));
-}
+V vf v_two_to(vf n) { return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(n), 52)); }
 V vf v_exponent(vf x) { return _mm512_getexp_pd(x); }
 #pragma GCC diagnostic pop
 
@@ -56,6 +53,7 @@ V vm v_le(vf a, vf b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 V vm v_eq(vf a, vf b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 V vm v_isnan(vf x) { return _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q); }
 V vf v_select(vm m, vf a, vf b) { return _mm512_mask_blend_pd(m, b, a); }
+V vf v_clear(vm m, vf x) { return _mm512_mask_blend_pd(m, x, _mm512_setzero_pd()); }
 V vm v_both(vm a, vm b) { return (vm)(a & b); }
 V vm v_either(vm a, vm b) { return (vm)(a | b); }
 V vm v_not(vm a) { return (vm)~a; }

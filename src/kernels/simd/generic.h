@@ -39,6 +39,7 @@ V vm v_le(vf a, vf b) { return (vm)(a <= b); }
 V vm v_eq(vf a, vf b) { return (vm)(a == b); }
 V vm v_isnan(vf x) { return (vm)(x != x); }
 V vf v_select(vm m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
+V vf v_clear(vm m, vf x) { return (vf)(~m & (vi)x); }
 V vm v_both(vm a, vm b) { return a & b; }
 V vm v_either(vm a, vm b) { return a | b; }
 V vm v_not(vm a) { return ~a; }
@@ -76,7 +77,7 @@ V vf v_scale2(vf x, vf n) {
     vi half = i >> 1;
     return x * v_power2(half) * v_power2(i - half);
 }
-V vf v_add_exponent(vf x, vf n) { return (vf)((vi)x + ((vi)n << MANTISSA_BITS)); }
+V vf v_two_to(vf n) { return (vf)((vi)n << MANTISSA_BITS); }
 V vf v_exponent(vf x) { return __builtin_convertvector(((vi)x >> MANTISSA_BITS) - (EXPONENT_BIAS), vf); }
 /* Lane by lane: selections keep few. */
 V void v_pack(elem *p, vf x, vm m) {

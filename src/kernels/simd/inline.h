@@ -11,11 +11,11 @@
  *     v_fma v_fms v_fnma    a*b + c, a*b - c, c - a*b; rounded once, except on "generic", which rounds twice
  *     v_round v_floor       to nearest even; towards -inf
  *     v_scale2              x * 2^n for integral n, rounded once, overflow and underflow as IEEE; |x| within [2^-20, 2^20]
- *     v_add_exponent        x * 2^n where all is normal; n comes as 1.5 * 2^(mantissa bits) + n
+ *     v_two_to              2^n where that is normal, 0 below the first; n comes as 1.5 * 2^(mantissa bits) + (exponent's bias) + n
  *     v_exponent            floor(log2 x) of a positive normal x
  *     v_copysign            |x| with the sign of s
  *     v_lt v_le v_eq        ordered comparisons: false with NaN       v_isnan
- *     v_select              m ? a : b                         v_both v_either v_not   on conditions
+ *     v_select v_clear      m ? a : b; m ? 0 : x              v_both v_either v_not   on conditions
  *     v_any v_bits v_mask   is one lane set; lanes as bits, lane 0 lowest; and back
  *     v_pack                the lanes whose condition is set, one behind the other; up to VL elements are written
  *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
