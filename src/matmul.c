@@ -139,14 +139,16 @@ static void choose_blocks(product_job *p) {
     p->m_blocks = (p->m + p->m_block - 1) / p->m_block;
 }
 
-/* Reading dense rows of b where they lie beats packing them for few rows of a, unless the rows are so far apart that they fall on
- * the same few cache sets; for very few rows of a always. */
+/* Reading dense rows of b where they lie beats packing them for few rows of a: for very few always, for more unless the rows are so
+ * far apart that they fall into the same few sets of the cache. */
 static bool reads_b_in_place(const product_job *p) {
-    enum { VERY_FEW = 16, FEW_BLOCKS = 4, FAR = 2048 };
+    enum { VERY_FEW = 16, FEW = 64, FEW_BLOCKS = 4, FAR = 2048 /* bytes */ };
     const attn_tensor *b = &p->args->b;
     if (p->args->packed || (b->stride[1] != 1 && p->n > 1)) return false;
     if (p->m <= VERY_FEW) return true;
-    return p->m <= FEW_BLOCKS * p->kernels->matmul.m_block && b->stride[0] >= 0 && b->stride[0] <= FAR / (int64_t)p->size;
+    int64_t far = FAR / (int64_t)p->size;
+    return p->m <= (b->stride[0] == far ? FEW : FEW_BLOCKS * p->kernels->matmul.m_block) && b->stride[0] >= 0 &&
+           b->stride[0] <= far;
 }
 
 static product_job job_of(const attn_matmul_args *a) {
