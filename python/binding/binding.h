@@ -21,9 +21,10 @@ enum { BINDING_DTYPES = ATTN_I64 + 1 };
 
 typedef struct binding {
     /* of attn._arrays, which imports NumPy; NULL until the first call */
-    PyObject *ndarray, *asarray, *empty, *importer, *plain, *bfloat16, *check_mutable, *share_memory;
+    PyObject *ndarray, *asarray, *empty, *importer, *lender, *plain, *bfloat16, *check_mutable, *share_memory;
     PyObject *dtype[BINDING_DTYPES]; /* NumPy's; bf16 travels as float16 */
     PyObject *importers;             /* type of an input: from_dlpack of its library */
+    PyObject *lenders;               /* type of an input: what lends one faster than its __dlpack__, or None */
     PyObject *memory_type;           /* what such a from_dlpack is given */
     PyObject *dlpack;                /* "__dlpack__" */
     PyObject *unsupported;           /* attn.Unsupported */

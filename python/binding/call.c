@@ -15,7 +15,7 @@ static bool import_numpy(binding *m) {
     if (m->ndarray) return true;
     PyObject *arrays = PyImport_ImportModule("attn._arrays"), *dtypes = NULL, *ndarray = NULL;
     bool ok = arrays && take(arrays, "asarray", &m->asarray) && take(arrays, "empty", &m->empty) &&
-              take(arrays, "importer", &m->importer) && take(arrays, "plain", &m->plain) &&
+              take(arrays, "importer", &m->importer) && take(arrays, "lender", &m->lender) && take(arrays, "plain", &m->plain) &&
               take(arrays, "bfloat16", &m->bfloat16) && take(arrays, "check_mutable", &m->check_mutable) &&
               take(arrays, "share_memory", &m->share_memory) && take(arrays, "dtypes", &dtypes) &&
               take(arrays, "ndarray", &ndarray);
@@ -40,25 +40,24 @@ static bool is_ndarray(const binding *m, PyObject *o) {
 
 /* ---- beginning and ending a call ------------------------------------------------------------------------- */
 
+/* What `find` says of the type of `o`, asked once for each type; borrowed, NULL with an exception. */
+static PyObject *of_type(PyObject *known, PyObject *find, PyObject *o) {
+    PyObject *type = (PyObject *)Py_TYPE(o), *found = PyDict_GetItemWithError(known, type);
+    if (found || PyErr_Occurred()) return found;
+    found = PyObject_CallFunctionObjArgs(find, o, NULL);
+    if (!found) return NULL;
+    int failed = PyDict_SetItem(known, type, found);
+    Py_DECREF(found); /* the dict has it */
+    return failed ? NULL : found;
+}
+
 /* Results for anything that NumPy would have to make an array of are NumPy's. */
 static bool find_kind(call *c, PyObject *first) {
     binding *m = c->module;
     if (is_ndarray(m, first)) return true;
-    PyObject *type = (PyObject *)Py_TYPE(first);
-    PyObject *known = PyDict_GetItemWithError(m->importers, type);
-    if (!known) {
-        if (PyErr_Occurred()) return false;
-        PyObject *made = PyObject_CallFunctionObjArgs(m->importer, first, NULL);
-        if (!made) return false;
-        int failed = PyDict_SetItem(m->importers, type, made);
-        Py_DECREF(made);
-        if (failed) return false;
-        known = made; /* the dict has it */
-    }
-    if (known == Py_None) return true;
-    Py_INCREF(known);
-    c->from_dlpack = known;
-    return true;
+    PyObject *importer = of_type(m->importers, m->importer, first);
+    if (importer && importer != Py_None) c->from_dlpack = Py_NewRef(importer);
+    return importer != NULL;
 }
 
 bool call_begin(call *c, PyObject *module, PyObject *first) {
@@ -227,21 +226,27 @@ static bool is_mutable(call *c, const char *name, PyObject *o) {
     return nothing != NULL;
 }
 
-static bool read_dlpack(call *c, const char *name, PyObject *method, bool writable, attn_tensor *t) {
-    PyObject *capsule = ask_for_capsule(method, writable);
+static bool read_capsule(call *c, const char *name, PyObject *capsule, bool writable, attn_tensor *t) {
     if (!capsule) return refused(name), false;
     return next_view(c, capsule) && dlpack_read(name, capsule, writable, t);
 }
 
+/* 1 and 0 as true and false, -1 where the array does not lend its memory. */
+static int read_lent(call *c, const char *name, PyObject *o, bool writable, attn_tensor *t) {
+    PyObject *lender = of_type(c->module->lenders, c->module->lender, o);
+    if (!lender) return false;
+    if (lender != Py_None) return read_capsule(c, name, PyObject_CallFunctionObjArgs(lender, o, NULL), writable, t);
+    PyObject *method = PyObject_GetAttr(o, c->module->dlpack);
+    if (!method) return PyErr_Clear(), -1;
+    bool ok = (!writable || is_mutable(c, name, o)) && read_capsule(c, name, ask_for_capsule(method, writable), writable, t);
+    Py_DECREF(method);
+    return ok;
+}
+
 static bool read_any(call *c, const char *name, PyObject *o, bool writable, attn_tensor *t) {
     if (is_ndarray(c->module, o)) return read_array(c, name, o, writable, t);
-    PyObject *method = PyObject_GetAttr(o, c->module->dlpack);
-    if (method) {
-        bool ok = (!writable || is_mutable(c, name, o)) && read_dlpack(c, name, method, writable, t);
-        Py_DECREF(method);
-        return ok;
-    }
-    PyErr_Clear();
+    int lent = read_lent(c, name, o, writable, t);
+    if (lent >= 0) return lent;
     if (writable)
         return PyErr_Format(PyExc_TypeError, "%s is neither a NumPy array nor has it __dlpack__: it cannot be written to", name),
                false;

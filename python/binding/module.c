@@ -172,10 +172,11 @@ static PyObject *make_unsupported(void) {
 static int module_exec(PyObject *module) {
     binding *m = PyModule_GetState(module);
     m->importers = PyDict_New();
+    m->lenders = PyDict_New();
     m->dlpack = PyUnicode_InternFromString("__dlpack__");
     m->memory_type = memory_make_type(module);
     m->unsupported = make_unsupported();
-    if (!m->importers || !m->dlpack || !m->memory_type || !m->unsupported) return -1;
+    if (!m->importers || !m->lenders || !m->dlpack || !m->memory_type || !m->unsupported) return -1;
     if (PyModule_AddObjectRef(module, "Unsupported", m->unsupported)) return -1;
     return PyModule_AddStringConstant(module, "version", attn_version());
 }
@@ -184,6 +185,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     binding *m = PyModule_GetState(module);
     Py_VISIT(m->importers);
     Py_VISIT(m->importer);
+    Py_VISIT(m->lenders);
+    Py_VISIT(m->lender);
     Py_VISIT(m->plain);
     Py_VISIT(m->bfloat16);
     Py_VISIT(m->check_mutable);
@@ -195,8 +198,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 
 static int module_clear(PyObject *module) {
     binding *m = PyModule_GetState(module);
-    PyObject **all[] = { &m->ndarray,       &m->asarray,      &m->empty,     &m->importer,    &m->plain,  &m->bfloat16,
-                         &m->check_mutable, &m->share_memory, &m->importers, &m->memory_type, &m->dlpack, &m->unsupported };
+    PyObject **all[] = { &m->ndarray,  &m->asarray,       &m->empty,        &m->importer,   &m->plain,
+                         &m->bfloat16, &m->check_mutable, &m->share_memory, &m->importers,  &m->lenders,
+                         &m->lender,   &m->memory_type,   &m->dlpack,       &m->unsupported };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) Py_CLEAR(*all[i]);
     for (int i = 0; i < BINDING_DTYPES; i++) Py_CLEAR(m->dtype[i]);
     return 0;
