@@ -16,6 +16,8 @@ try:
     import torch
 except ImportError:
     torch, missing = None, "torch is not importable"
+if torch:
+    torch.set_num_threads(1)  # small problems: threads of torch's would wait for each other
 if not missing:
     import attn
     import attn.torch as ours

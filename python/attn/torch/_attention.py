@@ -90,12 +90,18 @@ def _forward(inputs: Inputs, settings: Settings) -> list[Tensor]:
 
 
 def _backward(
-    dout: Tensor, dlse: Tensor | None, out: Tensor, lse: Tensor, inputs: Inputs, settings: Settings, wanted: Sequence[str]
+    dout: Tensor,
+    dlse: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
+    inputs: Inputs,
+    settings: Settings,
+    wanted: Sequence[str],
 ) -> list[Tensor]:
     """The gradients of the wanted inputs, in their order."""
     share_threads()
-    known = {} if lse.numel() == 0 and out.numel() else {"out": bare(out), "lse": bare(lse)}
-    grads = attn.attention_backward(bare(dout), **_words(inputs, settings), **known, dlse=bare(dlse), wanted=wanted)
+    known = {"out": bare(out), "lse": bare(lse), "dlse": bare(dlse)}
+    grads = attn.attention_backward(bare(dout), **_words(inputs, settings), **known, wanted=wanted)
     found = []
     for name in wanted:
         gradient = getattr(grads, name)
@@ -148,8 +154,7 @@ def _go_back(ctx: Any, *douts: Tensor | None) -> tuple[Tensor | None, ...]:
     dout = douts[0] if douts[0] is not None else torch.zeros(shape, dtype=dtype, device=device)
     dlse = douts[1] if ctx.saves_lse else None
     wanted = [name for name, needed in zip(_GRADS, ctx.needs_input_grad, strict=False) if needed]
-    nothing = dout.new_empty(0)
-    found = _call_backward(dout, dlse, *(known or (nothing, nothing)), inputs, ctx.settings, wanted)
+    found = _call_backward(dout, dlse, *(known or (None, None)), inputs, ctx.settings, wanted)
     grads = dict(zip(wanted, found, strict=True))
     return *(grads.get(name) for name in _GRADS), None
 
@@ -264,7 +269,7 @@ def _see_shapes(q_shape: Sequence[int], k_shape: Sequence[int], settings: Settin
     "attn::attention_backward",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor dout, Tensor? dlse, Tensor out, Tensor lse, {_SCHEMA_INPUTS}, str[] wanted) -> Tensor[]",
+    schema=f"(Tensor dout, Tensor? dlse, Tensor? out, Tensor? lse, {_SCHEMA_INPUTS}, str[] wanted) -> Tensor[]",
 )
 def _attention_backward_op(*args: Any) -> list[Tensor]:
     return _backward(*args[:4], *_split(args[4:-1]), args[-1])
@@ -304,7 +309,13 @@ def call_attention(inputs: Inputs, settings: Settings) -> Sequence[Tensor]:
 
 
 def _call_backward(
-    dout: Tensor, dlse: Tensor | None, out: Tensor, lse: Tensor, inputs: Inputs, settings: Settings, wanted: Sequence[str]
+    dout: Tensor,
+    dlse: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
+    inputs: Inputs,
+    settings: Settings,
+    wanted: Sequence[str],
 ) -> Sequence[Tensor]:
     if is_traced(dout, *inputs[:3]):
         return torch.ops.attn.attention_backward(dout, dlse, out, lse, *inputs, *settings, wanted)  # type: ignore[no-any-return]

@@ -151,7 +151,7 @@ def _rows_back(
     for begin in range(0, x.shape[0], _CHUNK):
         rows = slice(begin, begin + _CHUNK)
         logits = torch.nn.functional.linear(x[rows], weight, bias)
-        _, dlogits = attn.cross_entropy(logits, labels[rows], weight=class_weight, **terms._asdict(), grad=True)  # type: ignore[call-overload]
+        _, dlogits = torch.ops.attn.cross_entropy(logits, labels[rows], class_weight, *terms, True)
         dlogits = _times(dlogits, dloss[rows])
         dx[rows] = dlogits @ weight
         dweight += dlogits.mT @ x[rows]
