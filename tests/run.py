@@ -7,7 +7,8 @@
 
 Test programs (cmocka) lie in BUILD/tests. Those of the core run once for each instruction set this machine has. Tests of the
 program, of the Python package (BUILD/python) and of the build are unittest modules in tests/cli, tests/python and tests/build;
-those in tests/oracle compare with other libraries and run where these can be imported. Without NumPy what needs it is skipped.
+those in tests/oracle compare with other libraries, those in tests/frameworks are of attn.torch: they run where these can be
+imported. Without NumPy what needs it is skipped.
 """
 import argparse
 import concurrent.futures
@@ -142,7 +143,7 @@ def main():
     programs = [program for program in programs if wanted(program.name, words)]
     run_programs([(program, level) for program in programs
                   for level in (None, *(below if LEVELLED.match(program.name) else ()))], count)
-    for folder in ("cli",) if options.quick else ("build", "cli", "python", "oracle"):
+    for folder in ("cli",) if options.quick else ("build", "cli", "python", "oracle", "frameworks"):
         run_modules(HERE / folder, build, words, count)
     if count.skipped:
         print(f"{count.skipped} skipped")
