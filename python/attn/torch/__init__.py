@@ -10,6 +10,7 @@ Each is an operator of torch.library's ("attn::attention", ...) where a compiler
 """
 
 from ._attention import attention
+from ._gate import gate
 from ._losses import cross_entropy, linear_cross_entropy
 from ._sdpa import patch, scaled_dot_product_attention
 from ._softmax import entmax, entmax15, gumbel_softmax, log_softmax, logsumexp, softmax, softmin, sparsemax
@@ -20,6 +21,7 @@ __all__ = [
     "cross_entropy",
     "entmax",
     "entmax15",
+    "gate",
     "gumbel_softmax",
     "linear_cross_entropy",
     "log_softmax",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import attn
 
-from ._call import as_tensor, bare, is_recorded, is_traced, last, one_by_one, seed_number, seed_of, share_threads
+from ._call import as_tensor, bare, inspected, is_recorded, is_traced, last, one_by_one, seed_number, seed_of, share_threads
 
 _Ints = int | Sequence[int] | Tensor
 
@@ -41,19 +41,14 @@ class Settings(NamedTuple):
     pooled_size: Sequence[int] | None
 
     def of_call(self) -> dict[str, Any]:
-        """As keywords of every function of attn's that computes with attention."""
+        """As keywords of the functions of attn's that compute with attention: all but what to look at."""
         words: dict[str, Any] = dict(zip(_OF_CALL, self, strict=False))
         words["causal"] = self.causal or False
         words["seed"] = 0 if self.seed is None else seed_number(self.seed)
         return words
 
-    def of_see(self) -> dict[str, Any]:
-        """As keywords of attn.attention: what to look at."""
-        return dict(zip(_OF_SEE, self[len(_OF_CALL) :], strict=True))
 
-
-_OF_SEE = ("see", "top_k", "scores_stage", "see_rows", "see_heads", "pooled_size")
-_OF_CALL = Settings._fields[: -len(_OF_SEE)]
+_OF_CALL = Settings._fields[: Settings._fields.index("see")]
 # The inputs that gradients go to, in the order of a recorded call, and their names in attn.Grads.
 _INPUTS = ("q", "k", "v", "score_weight", "bias", "alibi", "sinks", "alpha")
 _GRADS = tuple("d" + name for name in _INPUTS)
@@ -84,8 +79,40 @@ def _see_names(settings: Settings) -> list[str]:
 def _forward(inputs: Inputs, settings: Settings) -> list[Tensor]:
     """Out, then what is seen in the order of attn.Seen."""
     share_threads()
-    out = _empty_out(inputs[0], inputs[2])
-    done = attn.attention(**_words(inputs, settings), **settings.of_see(), out=out)
+    q, k, v, score_weight, bias, alibi, sinks, alpha = inputs
+    out = _empty_out(q, v)
+    s = settings  # spelled out: a dict of keywords costs as much as a small problem
+    done = attn.attention(
+        bare(q),
+        bare(k),
+        bare(v),
+        score=s.score,
+        score_weight=bare(score_weight),
+        scale=s.scale,
+        softcap=s.softcap,
+        causal=s.causal or False,
+        offset=s.offset,
+        window=s.window,
+        mask=s.mask,
+        bias=bare(bias),
+        alibi=bare(alibi),
+        q_lengths=s.q_lengths,
+        kv_lengths=s.kv_lengths,
+        sinks=bare(sinks),
+        weighting=s.weighting,
+        alpha=None if alpha is None else float(alpha),
+        dropout=s.dropout,
+        seed=0 if s.seed is None else seed_number(s.seed),
+        q_starts=s.q_starts,
+        kv_starts=s.kv_starts,
+        see=s.see,
+        top_k=s.top_k,
+        scores_stage=s.scores_stage,
+        see_rows=s.see_rows,
+        see_heads=s.see_heads,
+        pooled_size=s.pooled_size,
+        out=out,
+    )
     return [out] if done is out else [out, *(each for each in done[1] if each is not None)]
 
 
@@ -163,12 +190,13 @@ class _Attention(torch.autograd.Function):
     """(q, k, v, score_weight, bias, alibi, sinks, alpha, settings) -> out, then what is seen."""
 
     @staticmethod
+    @inspected
     def forward(*args: Any) -> Any:
         return tuple(_forward(args[:8], args[8]))
 
     setup_context = staticmethod(_set_up)
     backward = staticmethod(_go_back)
-    vmap = staticmethod(one_by_one(lambda *args: _Attention.apply(*args)))  # type: ignore[no-untyped-call]
+    vmap = staticmethod(one_by_one(lambda *args: _Attention.apply(*args)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -185,10 +213,11 @@ class _AttentionBackward(torch.autograd.Function):
     """(dout, dlse, out, lse, the eight inputs, settings, wanted) -> the wanted gradients."""
 
     @staticmethod
+    @inspected
     def forward(*args: Any) -> Any:
         return tuple(_backward(*args[:4], args[4:12], *args[12:]))
 
-    vmap = staticmethod(one_by_one(lambda *args: _AttentionBackward.apply(*args)))  # type: ignore[no-untyped-call]
+    vmap = staticmethod(one_by_one(lambda *args: _AttentionBackward.apply(*args)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -221,7 +250,7 @@ _SCHEMA_INPUTS = (
 
 
 def _split(args: Sequence[Any]) -> tuple[Inputs, Settings]:
-    return tuple(args[:8]), Settings._make(args[8:])  # type: ignore[return-value]
+    return tuple(args[:8]), Settings._make(args[8:])
 
 
 @torch.library.custom_op("attn::attention", mutates_args=(), device_types="cpu", schema=f"({_SCHEMA_INPUTS}) -> Tensor[]")
@@ -302,9 +331,9 @@ def call_attention(inputs: Inputs, settings: Settings) -> Sequence[Tensor]:
     if (traced or recorded) and "lse" not in settings.see and settings.weighting == "softmax":
         settings = settings._replace(see=["lse", *settings.see])  # saves the backward a sweep
     if traced:
-        return torch.ops.attn.attention(*inputs, *settings)  # type: ignore[no-any-return]
+        return torch.ops.attn.attention(*inputs, *settings)
     if recorded:
-        return _Attention.apply(*inputs, settings)  # type: ignore[no-untyped-call,no-any-return]
+        return _Attention.apply(*inputs, settings)
     return _forward(inputs, settings)
 
 
@@ -318,9 +347,9 @@ def _call_backward(
     wanted: Sequence[str],
 ) -> Sequence[Tensor]:
     if is_traced(dout, *inputs[:3]):
-        return torch.ops.attn.attention_backward(dout, dlse, out, lse, *inputs, *settings, wanted)  # type: ignore[no-any-return]
+        return torch.ops.attn.attention_backward(dout, dlse, out, lse, *inputs, *settings, wanted)
     if is_recorded(dout, dlse, *inputs):
-        return _AttentionBackward.apply(dout, dlse, out, lse, *inputs, settings, wanted)  # type: ignore[no-untyped-call,no-any-return]
+        return _AttentionBackward.apply(dout, dlse, out, lse, *inputs, settings, wanted)
     return _backward(dout, dlse, out, lse, inputs, settings, wanted)
 
 

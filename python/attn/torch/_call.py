@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a call on torch's tensors is made: directly, recorded for gradients, or as an operator that a compiler sees."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,12 +13,13 @@ import attn
 from .. import _threads
 
 _T = TypeVar("_T", bound=Tensor | None)
+_R = TypeVar("_R")
 _OURS = (Tensor, torch.nn.Parameter)
 
 
 def bare(tensor: _T) -> _T:
     """The tensor without its history, which attn's functions on memory refuse."""
-    return tensor.detach() if tensor is not None and tensor.requires_grad else tensor  # type: ignore[return-value]
+    return tensor.detach() if tensor is not None and tensor.requires_grad else tensor
 
 
 def share_threads() -> None:
@@ -25,16 +27,23 @@ def share_threads() -> None:
     _threads.follow(torch.get_num_threads())
 
 
-def is_traced(*tensors: Tensor | None) -> bool:
+def is_traced(*tensors: Tensor) -> bool:
     """Whether a compiler looks on: the call has to be an operator of torch.library's."""
-    return torch.compiler.is_compiling() or any(t is not None and type(t) not in _OURS for t in tensors)
+    if torch.compiler.is_compiling():
+        return True
+    for tensor in tensors:
+        if type(tensor) not in _OURS:
+            return True
+    return False
 
 
 def is_recorded(*tensors: Tensor | None) -> bool:
     """Whether derivatives may be asked for: by backward, in forward mode or by torch.func."""
-    if torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def as_tensor(value: Any, dtype: torch.dtype) -> Tensor | None:
@@ -63,6 +72,13 @@ def sum_to(gradient: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor
     return gradient.sum_to_size(shape).to(dtype)
 
 
+def inspected(forward: Callable[..., _R]) -> Callable[..., _R]:
+    """The forward of an autograd.Function with its signature at hand: torch asks for it in each call, and finding it takes longer
+    than the rest of the call."""
+    forward.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return forward
+
+
 def _entry(value: Any, axis: Any, i: int) -> Any:
     """Entry i of what torch.vmap maps over; `axis` has the form of `value`, None where that is not mapped."""
     if isinstance(axis, int):
@@ -88,6 +104,7 @@ def last(compute: Callable[..., Sequence[Tensor]], what: str) -> Callable[..., A
 
     class Last(torch.autograd.Function):
         @staticmethod
+        @inspected
         def forward(*args: Any) -> Any:
             return tuple(compute(*args))
 
@@ -99,6 +116,6 @@ def last(compute: Callable[..., Sequence[Tensor]], what: str) -> Callable[..., A
         def backward(ctx: Any, *grads: Any) -> Any:
             raise attn.Unsupported(f"derivatives of {what} are not built")
 
-        vmap = staticmethod(one_by_one(lambda *args: Last.apply(*args)))  # type: ignore[no-untyped-call]
+        vmap = staticmethod(one_by_one(lambda *args: Last.apply(*args)))
 
     return Last.apply

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import attn
 
-from ._call import bare, is_recorded, is_traced, last, share_threads, sum_to
+from ._call import bare, inspected, is_recorded, is_traced, last, share_threads, sum_to
 
 _Reduction = Literal["mean", "sum", "none"]
 _CHUNK = 1024  # rows of logits that are held at a time where each row's loss has its own gradient
@@ -39,8 +39,8 @@ _hand_out = last(lambda gradient, dloss: [_times(gradient, dloss)], "the gradien
 def _forward(logits: Tensor, labels: Tensor, weight: Tensor | None, terms: Terms, grad: bool) -> tuple[Tensor, Tensor]:
     """(loss, dlogits), the latter empty where it is not wanted."""
     share_threads()
-    done = attn.cross_entropy(bare(logits), bare(labels), weight=bare(weight), **terms._asdict(), grad=grad)  # type: ignore[call-overload]
-    return done if grad else (done, logits.new_empty(0))  # type: ignore[no-any-return]
+    done = attn.cross_entropy(bare(logits), bare(labels), weight=bare(weight), **terms._asdict(), grad=grad)
+    return done if grad else (done, logits.new_empty(0))
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -60,7 +60,7 @@ def _go_back(ctx: Any, dloss: Tensor | None, *rest: Any) -> tuple[Tensor | None,
 class _CrossEntropy(torch.autograd.Function):
     """(logits, labels, weight, terms, grad) -> loss, dlogits."""
 
-    forward = staticmethod(_forward)
+    forward = staticmethod(inspected(_forward))
     setup_context = staticmethod(_set_up)
     backward = staticmethod(_go_back)
 
@@ -122,9 +122,9 @@ def cross_entropy(
     terms = Terms(ignore_index, label_smoothing, z_loss, reduction)
     grad = is_recorded(logits)
     if is_traced(logits):
-        return torch.ops.attn.cross_entropy(logits, labels, weight, *terms, grad)[0]  # type: ignore[no-any-return]
+        return torch.ops.attn.cross_entropy(logits, labels, weight, *terms, grad)[0]
     if grad:
-        return _CrossEntropy.apply(logits, labels, weight, terms, True)[0]  # type: ignore[no-untyped-call,no-any-return]
+        return _CrossEntropy.apply(logits, labels, weight, terms, True)[0]
     return _forward(logits, labels, weight, terms, False)[0]
 
 
@@ -137,7 +137,7 @@ def _forward_linear(
     """(loss, dx, dweight, dbias), empty where they are not wanted."""
     share_threads()
     words = {"bias": bare(bias), "class_weight": bare(class_weight), **terms._asdict(), "grad": grad}
-    done = attn.linear_cross_entropy(bare(x), bare(weight), bare(labels), **words)  # type: ignore[call-overload]
+    done = attn.linear_cross_entropy(bare(x), bare(weight), bare(labels), **words)
     if not grad:
         return done, *(x.new_empty(0) for _ in range(3))
     return *done[:3], x.new_empty(0) if bias is None else done[3]
@@ -188,7 +188,7 @@ _linear_rows = last(lambda *args: _rows_back(*map(bare, args[:-1]), args[-1]), "
 class _LinearCrossEntropy(torch.autograd.Function):
     """(x, weight, bias, labels, class_weight, terms, grad) -> loss, dx, dweight, dbias."""
 
-    forward = staticmethod(_forward_linear)
+    forward = staticmethod(inspected(_forward_linear))
     setup_context = staticmethod(_set_up_linear)
     backward = staticmethod(_go_back_linear)
 
@@ -239,7 +239,7 @@ def linear_cross_entropy(
     recorded = is_recorded(x, weight, bias)
     grad = recorded and reduction != "none"
     if is_traced(x):
-        return torch.ops.attn.linear_cross_entropy(x, weight, bias, labels, class_weight, *terms, grad)[0]  # type: ignore[no-any-return]
+        return torch.ops.attn.linear_cross_entropy(x, weight, bias, labels, class_weight, *terms, grad)[0]
     if recorded:
-        return _LinearCrossEntropy.apply(x, weight, bias, labels, class_weight, terms, grad)[0]  # type: ignore[no-untyped-call,no-any-return]
+        return _LinearCrossEntropy.apply(x, weight, bias, labels, class_weight, terms, grad)[0]
     return _forward_linear(x, weight, bias, labels, class_weight, terms, False)[0]

@@ -95,7 +95,7 @@ def scaled_dot_product_attention(
     if attn_mask is not None and is_causal:
         raise RuntimeError("attn_mask and is_causal are both given: give one of them")
     if torch.is_autocast_enabled("cpu"):
-        query, key, value, attn_mask = _cast(query, key, value, attn_mask)  # type: ignore[assignment]
+        query, key, value, attn_mask = _cast(query, key, value, attn_mask)
     if query.dim() < 2 or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         query, key, value = _broadcast_heads(query, key, value, enable_gqa)
     batch = query.shape[:-3]
@@ -104,13 +104,15 @@ def scaled_dot_product_attention(
         if attn_mask is not None:
             attn_mask = _fold_mask(attn_mask, batch)
     is_bool = attn_mask is not None and attn_mask.dtype == torch.bool
-    settings = _PLAIN._replace(
-        mask=attn_mask if is_bool else None,
-        scale=scale,
-        causal="top-left" if is_causal else "",
-        dropout=dropout_p,
-        seed=seed_of(None) if dropout_p else None,
-    )
+    settings = _PLAIN
+    if is_bool or scale is not None or is_causal or dropout_p:
+        settings = settings._replace(
+            mask=attn_mask if is_bool else None,
+            scale=scale,
+            causal="top-left" if is_causal else "",
+            dropout=dropout_p,
+            seed=seed_of(None) if dropout_p else None,
+        )
     out = call_attention((query, key, value, None, None if is_bool else attn_mask, None, None, None), settings)[0]
     return out.unflatten(0, batch) if len(batch) > 1 else out
 

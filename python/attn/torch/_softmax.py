@@ -11,7 +11,7 @@ from torch import Tensor
 
 import attn
 
-from ._call import as_tensor, bare, is_recorded, is_traced, last, one_by_one, seed_number, seed_of, share_threads, sum_to
+from ._call import as_tensor, bare, inspected, is_recorded, is_traced, last, one_by_one, seed_number, seed_of, share_threads, sum_to
 
 
 class Kind(NamedTuple):
@@ -39,14 +39,14 @@ def _forward(
         done = function(bare(x), float(alpha), kind.axis, scale=kind.scale, mask=mask, bias=bare(bias))
     else:
         done = function(bare(x), kind.axis, scale=kind.scale, mask=mask, bias=bare(bias))
-    return done  # type: ignore[no-any-return]
+    return done
 
 
 def _words(alpha: Tensor | None, kind: Kind) -> dict[str, Any]:
     """What a _backward and a _jvp take beside y: they move by scale * x + bias, so that the scale is 1."""
     words: dict[str, Any] = {"axis": kind.axis}
     if kind.name == "entmax":
-        words["alpha"] = float(alpha)  # type: ignore[arg-type]
+        words["alpha"] = float(alpha)
     elif kind.name == "gumbel_softmax":
         words["temperature"] = kind.temperature
     return words
@@ -89,7 +89,7 @@ def _slopes(dy: Tensor, y: Tensor, alpha: Tensor | None, kind: Kind) -> Tensor:
     if kind.name == "sparsemax":
         share = live.to(y.dtype)
     else:
-        power = 0.5 if kind.name == "entmax15" else 2 - float(alpha)  # type: ignore[arg-type]
+        power = 0.5 if kind.name == "entmax15" else 2 - float(alpha)
         share = torch.where(live, torch.where(live, y, 1) ** power, 0)
     whole = share.sum(kind.axis, keepdim=True)
     mean = (share * dy).sum(kind.axis, keepdim=True) / torch.where(whole > 0, whole, 1)
@@ -136,13 +136,13 @@ def _go_back(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
 class _Family(torch.autograd.Function):
     """(x, mask, bias, alpha, seed, kind) -> y."""
 
-    forward = staticmethod(_forward)
+    forward = staticmethod(inspected(_forward))
     setup_context = staticmethod(_set_up)
     backward = staticmethod(_go_back)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        (y,), (axis,) = one_by_one(lambda *args: (_Family.apply(*args),))(info, in_dims, *args)  # type: ignore[no-untyped-call]
+        (y,), (axis,) = one_by_one(lambda *args: (_Family.apply(*args),))(info, in_dims, *args)
         return y, axis
 
     @staticmethod
@@ -175,13 +175,13 @@ def _go_back_logsumexp(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 class _LogSumExp(torch.autograd.Function):
     """(x, mask, bias, axis, scale) -> the logarithm of the sum. Its derivatives are those of the softmax, called for them."""
 
-    forward = staticmethod(_logsumexp)
+    forward = staticmethod(inspected(_logsumexp))
     setup_context = staticmethod(_set_up_logsumexp)
     backward = staticmethod(_go_back_logsumexp)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        (y,), (axis,) = one_by_one(lambda *args: (_LogSumExp.apply(*args),))(info, in_dims, *args)  # type: ignore[no-untyped-call]
+        (y,), (axis,) = one_by_one(lambda *args: (_LogSumExp.apply(*args),))(info, in_dims, *args)
         return y, axis
 
     @staticmethod
@@ -261,9 +261,9 @@ def _call(
 ) -> Tensor:
     alpha = as_tensor(alpha, torch.float64)
     if is_traced(x):
-        return torch.ops.attn.softmax(x, mask, bias, alpha, seed, *kind)  # type: ignore[no-any-return]
+        return torch.ops.attn.softmax(x, mask, bias, alpha, seed, *kind)
     if is_recorded(x, bias, alpha):
-        return _Family.apply(x, mask, bias, alpha, seed, kind)  # type: ignore[no-untyped-call,no-any-return]
+        return _Family.apply(x, mask, bias, alpha, seed, kind)
     return _forward(x, mask, bias, alpha, seed, kind)
 
 
@@ -296,9 +296,9 @@ def logsumexp(
 ) -> Tensor:
     """attn.logsumexp, with gradients to x and bias: the shape of x without the axis."""
     if is_traced(x):
-        return torch.ops.attn.logsumexp(x, mask, bias, axis, scale)  # type: ignore[no-any-return]
+        return torch.ops.attn.logsumexp(x, mask, bias, axis, scale)
     if is_recorded(x, bias):
-        return _LogSumExp.apply(x, mask, bias, axis, scale)  # type: ignore[no-untyped-call,no-any-return]
+        return _LogSumExp.apply(x, mask, bias, axis, scale)
     return _logsumexp(x, mask, bias, axis, scale)
 
 

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gates for torch, differentiable any number of times."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+import attn
+
+from ._call import bare, inspected, is_recorded, is_traced, one_by_one, share_threads
+
+
+def _formula(x: Tensor, g: Tensor, kind: str) -> Tensor:
+    """In torch's operations, for compilers, which fuse it with what is around, and for derivatives of derivatives."""
+    if kind == "sigmoid":
+        return x * torch.sigmoid(g)
+    return x + g * x if kind == "additive" else x * g
+
+
+class _Gate(torch.autograd.Function):
+    """(x, g, kind) -> x gated by g."""
+
+    @staticmethod
+    @inspected
+    def forward(x: Tensor, g: Tensor, kind: str) -> Any:
+        share_threads()
+        return attn.gate(bare(x), bare(g), kind)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.kind = inputs[2]
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, g = ctx.saved_tensors
+        if not is_recorded(dy, x, g):
+            share_threads()
+            return *attn.gate_backward(dy, bare(x), bare(g), ctx.kind), None
+        if ctx.kind == "sigmoid":
+            open_ = torch.sigmoid(g)
+            return dy * open_, dy * x * open_ * (1 - open_), None
+        return dy * (1 + g if ctx.kind == "additive" else g), dy * x, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        (y,), (axis,) = one_by_one(lambda *args: (_Gate.apply(*args),))(info, in_dims, *args)
+        return y, axis
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dg: Tensor | None, dkind: None) -> Any:
+        x, g = ctx.saved_tensors
+        dx, dg = (torch.zeros_like(x) if d is None else d for d in (dx, dg))
+        return torch.func.jvp(lambda x, g: _formula(x, g, ctx.kind), (x, g), (dx, dg))[1]
+
+
+def gate(x: Tensor, g: Tensor, kind: Literal["sigmoid", "additive", "multiplicative"] = "sigmoid") -> Tensor:
+    """attn.gate, with gradients to x and g: "sigmoid" x * sigmoid(g), "additive" x + g * x, "multiplicative" x * g."""
+    if is_traced(x, g):
+        return _formula(x, g, kind)
+    if is_recorded(x, g):
+        return _Gate.apply(x, g, kind)
+    return _Gate.forward(x, g, kind)
