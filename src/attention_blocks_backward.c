@@ -38,24 +38,36 @@ typedef struct wave_context {
     void *totals; /* [batch, heads, blocks] panels: the shares of earlier waves; a single chunk's share is the total itself */
 } wave_context;
 
+/* Keys of a chunk, or their directions, in groups of columns, unit after unit. */
+typedef struct packed_keys {
+    void *groups; /* NULL: there are none */
+    attn_finiteness finite[CHUNK];
+} packed_keys;
+
+/* Rows of a group of blocks in lines. */
+typedef struct packed_rows {
+    void *lines; /* [GROUP * q_block] rows; NULL: there are none */
+    attn_finiteness finite;
+} packed_rows;
+
 typedef struct chunk_worker {
     attn_tile_memory m;
     attn_gradient_tile tiles; /* GROUP of them, one after the other */
     attn_gradient_block blocks[GROUP];
-    uint64_t *live;      /* [GROUP][k_block] */
-    void *q, *dout;      /* [GROUP * q_block] rows in lines */
+    uint64_t *live; /* [GROUP][k_block] */
+    packed_rows q, dout, ddq;
+    packed_keys k_groups, ddk_groups;
     void *unit_q;        /* [GROUP * q_block][dim] queries of length 1, for the cosine score */
     void *dk, *dv;       /* [chunk][dim], [chunk][v_dim], columns rounded up to whole vectors */
-    void *k_groups;      /* [CHUNK] units of keys in groups of columns */
     void *v_copy;        /* [k_block][v_dim] */
-    void *ddk_groups;    /* in the second order: as k_groups and q, of ddk and ddq where they are there */
-    void *ddq;           /* the same */
-    void *rows;          /* [k_block] keys and directions, as attn_tangent_rows has them */
+    void *rows;          /* in the second order: [k_block] keys and directions, as attn_tangent_rows has them */
     void *ddv_copy;      /* [k_block][v_dim] */
     attn_rows ddv;       /* the unit's */
-    attn_key_range unit; /* the keys at work */
+    attn_key_range unit; /* keys that are packed together */
+    attn_key_range keys; /* those of them that are at work: seen by the group */
     attn_rows k, v;      /* and their rows */
     attn_tile_kind kinds[GROUP];
+    attn_key_range seen[GROUP]; /* those of the keys at work that a block sees */
 } chunk_worker;
 
 static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_attention_plan_tangents *along, attn_arena *a) {
@@ -66,11 +78,11 @@ static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_att
     chunk_worker w = { .m = attn_tile_memory_in(p, false, a),
                        .tiles = { .p = attn_take(a, rows, k->k_block, size), .ds = attn_take(a, rows, k->k_block, size) },
                        .live = attn_take(a, GROUP, k->k_block, sizeof(uint64_t)),
-                       .q = attn_take(a, rows, dim, size),
-                       .dout = attn_take(a, rows, v_dim, size),
+                       .q.lines = attn_take(a, rows, dim, size),
+                       .dout.lines = attn_take(a, rows, v_dim, size),
                        .dk = attn_take(a, keys, dim, size),
                        .dv = attn_take(a, keys, v_dim, size),
-                       .k_groups = attn_take(a, keys, p->dim, size) };
+                       .k_groups.groups = attn_take(a, keys, p->dim, size) };
     for (int i = 0; i < GROUP; i++) w.blocks[i] = attn_gradient_block_in(p, along, a);
     if (cosine(p)) w.unit_q = attn_take(a, rows, p->dim, size);
     if (p->softcap > 0) w.tiles.capped = attn_take(a, k->q_block, k->k_block, size);
@@ -79,8 +91,8 @@ static chunk_worker chunk_worker_in(const attn_attention_plan *p, const attn_att
     w.tiles.slope = attn_take(a, rows, k->k_block, size);
     w.tiles.r = attn_take(a, k->q_block, k->k_block, size);
     w.rows = attn_take(a, attn_tangent_halves(along) * k->k_block, p->dim, size);
-    if (along->dk.rank) w.ddk_groups = attn_take(a, keys, p->dim, size);
-    if (along->dq.rank) w.ddq = attn_take(a, rows, dim, size);
+    if (along->dk.rank) w.ddk_groups.groups = attn_take(a, keys, p->dim, size);
+    if (along->dq.rank) w.ddq.lines = attn_take(a, rows, dim, size);
     if (along->dv.rank) w.ddv_copy = attn_take(a, k->k_block, p->v_dim, size);
     return w;
 }
@@ -108,42 +120,71 @@ static attn_gradient_tile tile_of(const attn_head *head, const chunk_worker *w, 
     return t;
 }
 
-/* Weights and score gradients of block i, zeros where it sees none of the unit's keys. */
-static void compute_tile(attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w, int i) {
-    const attn_attention_kernels *kernels = head->kernels;
-    const attn_gradient_block *block = &w->blocks[i];
-    int64_t n_keys = w->unit.end - w->unit.begin, n = n_keys * kernels->q_block;
-    attn_gradient_tile t = tile_of(head, w, i);
-    attn_key_range seen = attn_keys_in_unit(&block->x, w->unit.begin, w->unit.end);
-    attn_tile_kind kind = ATTN_TILE_EMPTY;
-    head->m.live = w->live + i * kernels->k_block;
-    if (seen.begin < seen.end && along)
-        kind = attn_second_tile_at(head, along, block, t, w->unit.begin, w->unit.end, w->k, w->v, w->rows, w->ddv);
-    else if (seen.begin < seen.end)
-        kind = attn_gradient_tile_at(head, block, t, w->unit.begin, w->unit.end, w->k, w->v);
-    if (kind == ATTN_TILE_EMPTY) {
-        attn_fill(t.p, n, head->size, 0);
-        attn_fill(t.ds, n, head->size, 0);
-        if (along) attn_fill(t.slope, n, head->size, 0);
-    } else if (!along) {
-        attn_gradient_uncap(head, t, n_keys);
-    }
-    for (int64_t j = 0; kind != ATTN_TILE_PARTLY && j < n_keys; j++) head->m.live[j] = kind == ATTN_TILE_FULL ? ~(uint64_t)0 : 0;
-    w->kinds[i] = kind;
+static void *at_key(const attn_head *head, void *tile, int64_t j) {
+    return (char *)tile + (size_t)(j * head->kernels->q_block) * head->size;
 }
 
-/* dq_i += sum_j ds_ij k_j: a mix of keys. */
-static void add_dq(const attn_head *head, chunk_worker *w, int i, const void *ds, const void *k_groups, void *dq,
-                   bool accumulate) {
-    int64_t n_keys = w->unit.end - w->unit.begin;
-    const uint64_t *live = w->live + i * head->kernels->k_block;
-    bool skip = w->kinds[i] == ATTN_TILE_PARTLY && !head->kernels->finite(k_groups, n_keys * head->p->dim);
-    head->kernels->mix(&(attn_mix_tile){ .p = ds,
-                                         .v = k_groups,
-                                         .n_packed = n_keys,
-                                         .n_keys = n_keys,
+static attn_rows rows_from(const attn_head *head, attn_rows rows, int64_t j) {
+    return (attn_rows){ (const char *)rows.data + (size_t)(j * rows.row) * head->size, rows.row };
+}
+
+/* A tile is made for the keys that the block sees; the others at work get zeros, and no row sees them. */
+static void blank_unseen(const attn_head *head, const chunk_worker *w, int i, attn_gradient_tile t) {
+    int64_t lanes = head->kernels->q_block, begin = w->seen[i].begin - w->keys.begin, end = w->seen[i].end - w->keys.begin;
+    int64_t n_keys = w->keys.end - w->keys.begin;
+    uint64_t *live = w->live + i * head->kernels->k_block;
+    void *tiles[] = { t.p, t.ds, t.slope };
+    for (int m = 0; m < 3 && tiles[m]; m++) {
+        attn_fill(tiles[m], begin * lanes, head->size, 0);
+        attn_fill(at_key(head, tiles[m], end), (n_keys - end) * lanes, head->size, 0);
+    }
+    memset(live, 0, (size_t)begin * sizeof *live);
+    memset(live + end, 0, (size_t)(n_keys - end) * sizeof *live);
+    if (w->kinds[i] == ATTN_TILE_FULL) memset(live + begin, 0xff, (size_t)(end - begin) * sizeof *live);
+}
+
+/* Weights and score gradients of block i. */
+static void compute_tile(attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w, int i) {
+    const attn_gradient_block *block = &w->blocks[i];
+    attn_key_range seen = attn_keys_in_unit(&block->x, w->keys.begin, w->keys.end);
+    attn_tile_kind kind = ATTN_TILE_EMPTY;
+    if (along && seen.begin < seen.end) seen = w->keys; /* the directions of their rows are packed together */
+    int64_t n = seen.end - seen.begin, skipped = n > 0 ? seen.begin - w->keys.begin : 0;
+    attn_gradient_tile whole = tile_of(head, w, i), t = whole;
+    t.p = at_key(head, whole.p, skipped);
+    t.ds = at_key(head, whole.ds, skipped);
+    attn_rows k = rows_from(head, w->k, skipped), v = rows_from(head, w->v, skipped);
+    head->m.live = w->live + i * head->kernels->k_block + skipped;
+    if (n > 0 && along)
+        kind = attn_second_tile_at(head, along, block, t, seen.begin, seen.end, k, v, w->rows, w->ddv);
+    else if (n > 0)
+        kind = attn_gradient_tile_at(head, block, t, seen.begin, seen.end, k, v);
+    if (kind != ATTN_TILE_EMPTY && !along) attn_gradient_uncap(head, t, n);
+    w->kinds[i] = kind;
+    w->seen[i] = kind == ATTN_TILE_EMPTY ? (attn_key_range){ w->keys.begin, w->keys.begin } : seen;
+    blank_unseen(head, w, i, whole);
+}
+
+/* Whether rows have to be left out of sums with numbers that are 0 where they are not seen: some number is not finite. */
+static bool has_to_skip(const attn_head *head, attn_finiteness *known, const void *x, int64_t n) {
+    if (*known == ATTN_FINITENESS_UNKNOWN) *known = head->kernels->finite(x, n) ? ATTN_FINITE : ATTN_NOT_FINITE;
+    return *known == ATTN_NOT_FINITE;
+}
+
+/* dq_i += sum_j ds_ij k_j: a mix of keys, of the unit at work. */
+static void add_dq(const attn_head *head, chunk_worker *w, int i, void *ds, packed_keys *k, void *dq, bool accumulate) {
+    int64_t unit = head->kernels->k_block, n_packed = w->unit.end - w->unit.begin, number = w->unit.begin / unit % CHUNK;
+    attn_key_range seen = w->seen[i];
+    int64_t skipped = seen.begin - w->keys.begin;
+    const void *groups = (const char *)k->groups + (size_t)(number * unit * head->p->dim) * head->size;
+    bool skip = w->kinds[i] == ATTN_TILE_PARTLY && has_to_skip(head, &k->finite[number], groups, n_packed * head->p->dim);
+    head->kernels->mix(&(attn_mix_tile){ .p = at_key(head, ds, skipped),
+                                         .v = groups,
+                                         .n_packed = n_packed,
+                                         .first = seen.begin - w->unit.begin,
+                                         .n_keys = seen.end - seen.begin,
                                          .v_dim = head->p->dim,
-                                         .live = skip ? live : NULL,
+                                         .live = skip ? w->live + i * unit + skipped : NULL,
                                          .accumulate = accumulate,
                                          .o = dq });
 }
@@ -155,7 +196,7 @@ static void add_additive(const wave_context *c, const attn_head *head, chunk_wor
                                  .q = w->blocks[i].x.panel,
                                  .k = w->k.data,
                                  .k_row = w->k.row,
-                                 .n_keys = w->unit.end - w->unit.begin,
+                                 .n_keys = w->keys.end - w->keys.begin,
                                  .dim = head->p->dim,
                                  .weight = head->m.weight,
                                  .scratch = head->m.powers,
@@ -166,67 +207,72 @@ static void add_additive(const wave_context *c, const attn_head *head, chunk_wor
     if (c->dk) head->kernels->additive_dk(&t);
 }
 
+/* Whether keys at work are not in block i's tile. */
+static bool sees_part(const chunk_worker *w, int i) { return w->seen[i].end - w->seen[i].begin < w->keys.end - w->keys.begin; }
+
 /* to[j] += sum_i a[j][i] rows[i], a being the group's weights or score gradients. */
-static void gather(const attn_head *head, const chunk_worker *w, const void *a, const void *rows, int64_t n_rows, int64_t n_cols,
+static void gather(const attn_head *head, const chunk_worker *w, const void *a, packed_rows *rows, int64_t n_rows, int64_t n_cols,
                    void *to) {
     int64_t row = whole_vectors(head->p, n_cols), lanes = head->kernels->q_block;
     bool partly = false;
-    for (int i = 0; i * lanes < n_rows; i++) partly |= w->kinds[i] != ATTN_TILE_FULL;
+    for (int i = 0; i * lanes < n_rows; i++) partly |= w->kinds[i] != ATTN_TILE_FULL || sees_part(w, i);
+    const uint64_t *live = partly && has_to_skip(head, &rows->finite, rows->lines, n_rows * row) ? w->live : NULL;
     head->kernels->gather(&(attn_gather){ .a = a,
                                           .a_block = head->kernels->k_block * lanes,
-                                          .n_keys = w->unit.end - w->unit.begin,
+                                          .n_keys = w->keys.end - w->keys.begin,
                                           .n_rows = n_rows,
                                           .n_cols = n_cols,
-                                          .x = rows,
-                                          .live = partly && !head->kernels->finite(rows, n_rows * row) ? w->live : NULL,
+                                          .x = rows->lines,
+                                          .live = live,
                                           .c = to,
                                           .c_row = row });
 }
 
 /* ---- a group of blocks against a chunk ----------------------------------------------------------------------- */
 
-/* Rows i0 .. i0 + n - 1 of the head's q or dout, in lines. */
-static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, void *lines) {
+/* Rows i0 .. i0 + n - 1 of the head's q or dout. */
+static void pack_rows_in_lines(const attn_head *head, const attn_tensor *t, int64_t i0, int64_t n, packed_rows *to) {
     int64_t at = head->b * t->stride[0] + head->h * t->stride[1] + i0 * t->stride[2];
+    to->finite = ATTN_FINITENESS_UNKNOWN;
     if (t->dtype == head->dtype) {
-        head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], lines);
+        head->kernels->pack_lines(attn_at(t, at), t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1, n, t->shape[3], to->lines);
         return;
     }
     attn_load_rows(head, t, at, t->stride[2], t->stride[3], n, t->shape[3], head->m.wide);
-    head->kernels->pack_lines(head->m.wide, t->shape[3], 1, n, t->shape[3], lines);
+    head->kernels->pack_lines(head->m.wide, t->shape[3], 1, n, t->shape[3], to->lines);
 }
 
 /* The same of q with length 1. */
-static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n, void *rows, void *lines) {
+static void pack_unit_rows_in_lines(const attn_head *head, int64_t i0, int64_t n, void *rows, packed_rows *to) {
     const attn_tensor *q = &head->p->q;
     int64_t dim = head->p->dim;
+    to->finite = ATTN_FINITENESS_UNKNOWN;
     for (int64_t i = 0; i < n; i++) {
         char *row = (char *)rows + (size_t)(i * dim) * head->size;
         int64_t at = head->b * q->stride[0] + head->h * q->stride[1] + (i0 + i) * q->stride[2];
         attn_load_elements(head, q, at, q->stride[3], dim, row);
         attn_unit_vector(row, dim, 1, head->size);
     }
-    head->kernels->pack_lines(rows, dim, 1, n, dim, lines);
+    head->kernels->pack_lines(rows, dim, 1, n, dim, to->lines);
 }
 
 /* The unit's keys along their directions, and those of its values. */
 static void load_directions(const attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w) {
-    attn_tangent_rows(head, along, w->unit.begin, w->unit.end, w->k, w->rows);
+    attn_tangent_rows(head, along, w->keys.begin, w->keys.end, w->k, w->rows);
     if (along->dv.rank)
-        w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->unit.begin, w->unit.end, w->ddv_copy);
+        w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->keys.begin, w->keys.end, w->ddv_copy);
 }
 
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
                        int64_t n_rows, bool *begun) {
     const attn_attention_plan *p = head->p;
-    int64_t lanes = head->kernels->q_block, skipped = w->unit.begin - chunk_begin;
+    int64_t lanes = head->kernels->q_block, skipped = w->keys.begin - chunk_begin;
     const attn_attention_plan_tangents *along = c->c->g->along;
-    const size_t groups = (size_t)(skipped * p->dim) * head->size;
     void *dk = (char *)w->dk + (size_t)(skipped * whole_vectors(p, p->dim)) * head->size;
     void *dv = (char *)w->dv + (size_t)(skipped * whole_vectors(p, p->v_dim)) * head->size;
     bool any = false;
-    w->k = attn_keys_at(head, w->unit.begin, w->unit.end);
-    w->v = attn_values_at(head, w->unit.begin, w->unit.end, w->v_copy);
+    w->k = attn_keys_at(head, w->keys.begin, w->keys.end);
+    w->v = attn_values_at(head, w->keys.begin, w->keys.end, w->v_copy);
     if (along) load_directions(head, along, w);
     for (int i = 0; i * lanes < n_rows; i++) {
         compute_tile(head, along, w, i);
@@ -237,15 +283,15 @@ static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, 
             add_additive(c, head, w, i, dk, dq);
         } else if (c->dq) {
             attn_gradient_tile t = tile_of(head, w, i);
-            add_dq(head, w, i, t.ds, (const char *)w->k_groups + groups, dq, begun[i]);
-            if (w->ddk_groups) add_dq(head, w, i, t.slope, (const char *)w->ddk_groups + groups, dq, true);
+            add_dq(head, w, i, t.ds, &w->k_groups, dq, begun[i]);
+            if (w->ddk_groups.groups) add_dq(head, w, i, t.slope, &w->ddk_groups, dq, true);
             begun[i] = true;
         }
     }
     if (!any) return;
-    if (c->dv) gather(head, w, w->tiles.p, w->dout, n_rows, p->v_dim, dv);
-    if (c->dk && !additive(p)) gather(head, w, w->tiles.ds, w->q, n_rows, p->dim, dk);
-    if (c->dk && w->ddq) gather(head, w, w->tiles.slope, w->ddq, n_rows, p->dim, dk);
+    if (c->dv) gather(head, w, w->tiles.p, &w->dout, n_rows, p->v_dim, dv);
+    if (c->dk && !additive(p)) gather(head, w, w->tiles.ds, &w->q, n_rows, p->dim, dk);
+    if (c->dk && w->ddq.lines) gather(head, w, w->tiles.slope, &w->ddq, n_rows, p->dim, dk);
 }
 
 /* Zeros for the blocks of a group that no unit has begun. */
@@ -265,13 +311,14 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
     if (additive(p) || !sees) clear_shares(c, head, chunk, i0, begun);
     if (!sees) return;
     for (int i = 0; i * lanes < n_rows; i++) attn_gradient_block_at(c->c, head, &w->blocks[i], i0 + i * lanes);
-    if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, w->dout);
-    if (c->dk && cosine(p)) pack_unit_rows_in_lines(head, i0, n_rows, w->unit_q, w->q);
-    if (c->dk && !additive(p) && !cosine(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, w->q);
-    if (c->dk && w->ddq) pack_rows_in_lines(head, &c->c->g->along->dq, i0, n_rows, w->ddq);
+    if (c->dv) pack_rows_in_lines(head, &c->c->g->dout, i0, n_rows, &w->dout);
+    if (c->dk && cosine(p)) pack_unit_rows_in_lines(head, i0, n_rows, w->unit_q, &w->q);
+    if (c->dk && !additive(p) && !cosine(p)) pack_rows_in_lines(head, &p->q, i0, n_rows, &w->q);
+    if (c->dk && w->ddq.lines) pack_rows_in_lines(head, &c->c->g->along->dq, i0, n_rows, &w->ddq);
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
-        if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
+        w->keys = attn_keys_in(some, w->unit.begin, w->unit.end);
+        if (w->keys.begin < w->keys.end) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
     }
     if (!additive(p)) clear_shares(c, head, chunk, i0, begun);
 }
@@ -287,13 +334,13 @@ static void write_chunk(const attn_head *head, const attn_tensor *t, int64_t own
                             at + j * t->stride[2], t->shape[3] > 1 ? t->stride[3] : 1);
 }
 
-/* A chunk of keys, or of their directions, in groups of columns. */
-static void pack_chunk(const attn_head *head, const attn_tensor *k, attn_key_range keys, void *to) {
+static void pack_chunk(const attn_head *head, const attn_tensor *k, attn_key_range keys, packed_keys *to) {
     int64_t unit = head->kernels->k_block, dim = head->p->dim;
     int64_t at = head->b * k->stride[0] + head->h / head->p->k_group * k->stride[1];
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         int64_t n = j + unit < keys.end ? unit : keys.end - j;
-        void *groups = (char *)to + (size_t)((j - keys.begin) * dim) * head->size;
+        to->finite[(j - keys.begin) / unit] = ATTN_FINITENESS_UNKNOWN;
+        void *groups = (char *)to->groups + (size_t)((j - keys.begin) * dim) * head->size;
         if (cosine(head->p)) {
             attn_rows rows = attn_keys_at(head, j, j + n);
             head->kernels->pack_groups(rows.data, rows.row, 1, n, dim, groups);
@@ -329,8 +376,8 @@ static void chunk_item(void *context, int64_t item, void *scratch) {
     attn_fill(w.dv, n_keys * v_dim, size, 0);
     for (int64_t h = own * c->group; h < (own + 1) * c->group; h++) {
         attn_head head = attn_head_at(p, b, h, w.m);
-        if (c->dq && !additive(p)) pack_chunk(&head, &p->k, keys, w.k_groups);
-        if (c->dq && w.ddk_groups) pack_chunk(&head, &c->c->g->along->dk, keys, w.ddk_groups);
+        if (c->dq && !additive(p)) pack_chunk(&head, &p->k, keys, &w.k_groups);
+        if (c->dq && w.ddk_groups.groups) pack_chunk(&head, &c->c->g->along->dk, keys, &w.ddk_groups);
         for (int64_t i0 = 0; i0 < p->q_len; i0 += GROUP * kernels->q_block) visit_group(c, &head, &w, chunk, keys, i0);
     }
     attn_scale_elements(w.dk, n_keys * dim, size, p->scale);

@@ -217,10 +217,14 @@ void attn_write_rows(const attn_head *head, const attn_query_block *x, const att
 
 /* ---- masks ----------------------------------------------------------------------------------------------- */
 
-attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
-    int64_t begin = x->keys.some.begin > unit_begin ? x->keys.some.begin : unit_begin;
-    int64_t end = x->keys.some.end < unit_end ? x->keys.some.end : unit_end;
+attn_key_range attn_keys_in(attn_key_range some, int64_t unit_begin, int64_t unit_end) {
+    int64_t begin = some.begin > unit_begin ? some.begin : unit_begin;
+    int64_t end = some.end < unit_end ? some.end : unit_end;
     return begin < end ? (attn_key_range){ begin / ATTN_KEY_STEP * ATTN_KEY_STEP, end } : (attn_key_range){ 0, 0 };
+}
+
+attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
+    return attn_keys_in(x->keys.some, unit_begin, unit_end);
 }
 
 /* attn_row_keys turned round: key j is seen by a run of rows. */
