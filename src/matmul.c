@@ -126,17 +126,33 @@ static attn_matmul_block block_of(const product_job *p, int64_t i, int64_t j) {
     return t;
 }
 
-/* Blocks small enough that a few threads share them evenly, while each is work enough to pay for handing it out. */
+static int64_t blocks_in(int64_t extent, int64_t block) { return (extent + block - 1) / block; }
+
+/* The extent cut into `n` blocks of whole steps, as even as these allow. */
+static int64_t even_block(int64_t extent, int64_t n, int64_t step) { return ((extent + n - 1) / n + step - 1) / step * step; }
+
+/* Blocks small enough that a few threads share them evenly, while each is work enough to pay for handing it out: the longer side is
+ * cut, down to where its operand would be read again for too few of the other's. */
 static void choose_blocks(product_job *p) {
-    enum { PLENTY = 16, SMALLEST = 4, WORK = 500000 }; /* multiply-adds */
-    p->m_block = p->kernels->matmul.m_block;
-    p->n_block = p->kernels->matmul.n_block;
-    p->n_blocks = (p->n + p->n_block - 1) / p->n_block;
-    int64_t smallest = p->m_block / SMALLEST, columns = p->n < p->n_block ? p->n : p->n_block;
-    while (p->m_block > smallest && (p->m + p->m_block - 1) / p->m_block * p->n_blocks < PLENTY &&
-           (double)p->m_block * (double)columns * (double)p->k > WORK)
-        p->m_block /= 2;
-    p->m_blocks = (p->m + p->m_block - 1) / p->m_block;
+    enum { PLENTY = 16, WORK = 500000 /* multiply-adds */, FEWEST_ROWS = 48, FEWEST_COLUMNS = 128 };
+    /* of a transposed a a block reads some neighbours in each of its columns */
+    const int64_t fewest_rows = p->args->a.stride[1] == 1 ? FEWEST_ROWS : 2 * FEWEST_ROWS;
+    const int64_t nr = p->kernels->matmul.nr, mr = p->kernels->matmul.mr;
+    int64_t rows = blocks_in(p->m, p->kernels->matmul.m_block), columns = blocks_in(p->n, p->kernels->matmul.n_block);
+    for (;;) {
+        p->m_block = even_block(p->m, rows, mr);
+        p->n_block = even_block(p->n, columns, nr);
+        p->m_blocks = blocks_in(p->m, p->m_block);
+        p->n_blocks = blocks_in(p->n, p->n_block);
+        bool cuts_rows = p->m_block >= 2 * fewest_rows, cuts_columns = p->n_block >= 2 * FEWEST_COLUMNS;
+        if (p->m_blocks * p->n_blocks >= PLENTY || (double)p->m_block * (double)p->n_block * (double)p->k <= WORK ||
+            !(cuts_rows || cuts_columns))
+            return;
+        if (cuts_rows && (p->m_block >= p->n_block || !cuts_columns))
+            rows = 2 * p->m_blocks;
+        else
+            columns = 2 * p->n_blocks;
+    }
 }
 
 /* Reading dense rows of b where they lie beats packing them for few rows of a: for very few always, for more unless the rows are so
@@ -159,7 +175,7 @@ static product_job job_of(const attn_matmul_args *a) {
     p.kernels = attn_operand_kernels(6, operands);
     if (p.kernels && !p.kernels->matmul.block) p.kernels = NULL;
     if (!p.kernels) return p;
-    choose_blocks(&p);
+    if (p.m > 0 && p.n > 0) choose_blocks(&p);
     if (a->packed) p.panels = first_panel(a->packed);
     p.b_in_place = reads_b_in_place(&p);
     return p;

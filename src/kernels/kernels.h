@@ -333,11 +333,11 @@ typedef struct attn_matmul_block {
 } attn_matmul_block;
 
 typedef struct attn_matmul_kernels {
-    int32_t nr;               /* columns of a panel */
-    int32_t m_block, n_block; /* the largest block: what one work item computes. n_block is a multiple of nr */
+    int32_t mr, nr;           /* a tile; nr columns are a panel */
+    int32_t m_block, n_block; /* the largest block: what one work item computes. Multiples of mr and nr */
     /* One panel: columns [0, n) of b, n <= nr, as [k][nr], zeros beyond n. NULL: this table has no matrix products. */
     void (*pack)(int64_t k, int64_t n, const void *b, int64_t b_row, int64_t b_col, void *panel);
-    /* Bytes of scratch that a block needs: for a packed piece of a, and for sums between pieces of k. */
+    /* Bytes of scratch that a block needs: for packed pieces of a and b, and for sums between pieces of k. */
     size_t (*scratch)(const attn_matmul_block *t);
     void (*block)(const attn_matmul_block *t, void *scratch);
 } attn_matmul_kernels;
