@@ -86,12 +86,6 @@ static int level(void) {
 /* What attn_kernels_for found, for F32 and F64; NULL: not yet looked up. */
 static _Atomic(const attn_kernels *) chosen[2];
 
-void attn_isa_refresh(void) {
-    atomic_store(&known, -1);
-    atomic_store(&chosen[0], NULL);
-    atomic_store(&chosen[1], NULL);
-}
-
 static const attn_kernels *find_kernels(int32_t dtype) {
     for (int i = 0; i < N_TABLES; i++)
         if (tables[i]->dtype == dtype && level_of(tables[i]->isa) <= level()) return tables[i];
