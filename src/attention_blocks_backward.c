@@ -114,7 +114,7 @@ static void compute_tile(attn_head *head, const attn_attention_plan_tangents *al
     const attn_gradient_block *block = &w->blocks[i];
     int64_t n_keys = w->unit.end - w->unit.begin, n = n_keys * kernels->q_block;
     attn_gradient_tile t = tile_of(head, w, i);
-    attn_key_range seen = attn_keys_in_unit(&block->x, w->unit.begin, w->unit.end);
+    attn_key_range seen = attn_keys_in_unit(head, &block->x, w->unit.begin, w->unit.end);
     attn_tile_kind kind = ATTN_TILE_EMPTY;
     head->m.live = w->live + i * kernels->k_block;
     if (seen.begin < seen.end && along)
@@ -216,6 +216,15 @@ static void load_directions(const attn_head *head, const attn_attention_plan_tan
         w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->unit.begin, w->unit.end, w->ddv_copy);
 }
 
+/* A mask of blocks may hide all of a unit from a whole group. */
+static bool sees_the_unit(const attn_head *head, const chunk_worker *w, int64_t n_rows) {
+    for (int i = 0; i * head->kernels->q_block < n_rows; i++) {
+        attn_key_range seen = attn_keys_in_unit(head, &w->blocks[i].x, w->unit.begin, w->unit.end);
+        if (seen.begin < seen.end) return true;
+    }
+    return false;
+}
+
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
                        int64_t n_rows, bool *begun) {
     const attn_attention_plan *p = head->p;
@@ -271,7 +280,7 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
     if (c->dk && w->ddq) pack_rows_in_lines(head, &c->c->g->along->dq, i0, n_rows, w->ddq);
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
-        if (some.begin < w->unit.end && some.end > w->unit.begin) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
+        if (sees_the_unit(head, w, n_rows)) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
     }
     if (!additive(p)) clear_shares(c, head, chunk, i0, begun);
 }
