@@ -193,6 +193,34 @@ static void nan_in_dead_blocks_leaves_no_trace(void **state) {
     assert_all("out", a.out, 0);
 }
 
+/* The gradient of a sink asks which rows see a key where dout is NaN. */
+static void rows_that_dead_blocks_leave_no_key_count_for_their_sink_alone(void **state) {
+    (void)state;
+    attn_attention_args a = problem((problem_shape){ 1, 2, 2, 2, 40, 60, 8, 8 }, ATTN_F32, 9);
+    a.out = (attn_tensor){ 0 };
+    a.block_size = 20;
+    a.block_mask = tensor4(ATTN_BOOL, 1, 1, 2, 3);
+    fill(a.block_mask, 0);
+    a.sinks = values1(ATTN_F32, 2, (double[]){ 0.5, -1 });
+    attn_tensor dout = tensor4(ATTN_F32, 1, 2, 40, 8);
+    for (int first = 0; first < 2; first++) { /* none sees a key; then the first row of blocks sees one of three */
+        if (first) put(a.block_mask, 1, 1);
+        uint64_t seed = 10;
+        fill_normal(dout, &seed);
+        for (int64_t d = 0; d < 8; d++) put4(dout, 0, 1, 30, d, NAN);
+        attn_attention_args full = written_out(a);
+        attn_attention_grads g = { .dout = dout, .dsinks = tensor1(ATTN_F32, 2) },
+                             of_full = { .dout = dout, .dsinks = tensor1(ATTN_F32, 2) };
+        attend_backward(&a, &g);
+        attend_backward(&full, &of_full);
+        assert_same_bits("dsinks", g.dsinks, of_full.dsinks);
+        assert_true(isfinite(get(g.dsinks, 1)));
+        put4(dout, 0, 1, 3, 0, NAN); /* in a row that then sees a key */
+        attend_backward(&a, &g);
+        assert_true(isnan(get(g.dsinks, 1)) == (first == 1));
+    }
+}
+
 static void wrong_block_masks_are_refused_by_name(void **state) {
     (void)state;
     attn_attention_args right = problem((problem_shape){ 2, 2, 2, 2, 70, 300, 8, 8 }, ATTN_F32, 7), a;
@@ -228,6 +256,7 @@ int main(void) {
         TEST(tangents_and_second_derivatives_have_them_too),
         TEST(a_single_query_has_them_too),
         TEST(nan_in_dead_blocks_leaves_no_trace),
+        TEST(rows_that_dead_blocks_leave_no_key_count_for_their_sink_alone),
         TEST(wrong_block_masks_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
