@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 
-.PHONY: all run test bench install format clean help configure
+.PHONY: all run test coverage bench install format clean help configure
 
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn attn_static attn_program
@@ -20,6 +20,15 @@ test:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >$(BUILD)/configure.log 2>&1 || { cat $(BUILD)/configure.log; exit 1; }
 	@cmake --build $(BUILD) -j $(JOBS)
 	@$(PYTHON) tests/run.py $(BUILD)
+
+# The counts of one run: those of an earlier one, of other objects, would mix with them.
+coverage:
+	@./setup test
+	@cmake -S . -B $(BUILD)/coverage -DATTN_COVERAGE=ON $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD)/coverage -j $(JOBS) -- --quiet
+	@find $(BUILD)/coverage -name '*.gcda' -delete
+	@$(PYTHON) tests/run.py $(BUILD)/coverage --quick >$(BUILD)/coverage/tests.log || { cat $(BUILD)/coverage/tests.log; exit 1; }
+	@$(PYTHON) tests/coverage.py $(BUILD)/coverage
 
 bench: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn_program
@@ -44,5 +53,6 @@ help:
 	@echo "make          set up what is missing and build the program ($(BUILD)/attn) and the library"
 	@echo "make run      the main job: train, evaluate and explain an image classifier; writes $(BUILD)/run/report.html"
 	@echo "make test     every test; the last line counts them"
+	@echo "make coverage which lines and branches of src, outside its kernels, the tests run"
 	@echo "make bench    the kernels' speed against this machine's peak"
 	@echo "make install  headers, libraries, attn.pc, CMake package and man pages to PREFIX ($(PREFIX))"

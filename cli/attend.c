@@ -48,6 +48,7 @@ static int check_combination(const attend_settings *s) {
     if (!failed) failed = needs(s->pooled, "--pooled", s->pooled_size.given, "--pooled-size, such as 16x16");
     if (!failed) failed = needs(s->pooled_size.given, "--pooled-size", s->pooled, "--pooled to write to");
     if (!failed) failed = needs(top, "--top-index or --top-weight", s->top_k.given, "--top-k");
+    if (!failed) failed = needs(s->block_size.given, "--block-size", s->block_mask, "--block-mask");
     if (!failed) failed = needs(s->kv_starts, "--kv-starts", s->q_starts, "--q-starts");
     if (!failed) failed = needs(s->top_k.given, "--top-k", top, "--top-index or --top-weight to write to");
     if (!failed && s->causal.given && s->causal.value == 1 && s->offset)
@@ -152,6 +153,19 @@ static const option options[] = {
       .field = FIELD(mask),
       .value = "M.npy",
       .help = "booleans, true = attend; broadcasts to [batch, heads, q_len, kv_len]" },
+    { .name = "block-mask",
+      .kind = OPTION_TEXT,
+      .field = FIELD(block_mask),
+      .value = "M.npy",
+      .help = "booleans, one for a block of queries and keys: true = attend, false is not computed; broadcasts to [batch, heads, "
+              "ceil(q_len / size), ceil(kv_len / size)]" },
+    { .name = "block-size",
+      .kind = OPTION_INTEGER,
+      .field = FIELD(block_size),
+      .value = "N",
+      .low = 1,
+      .high = INFINITY,
+      .help = "queries and keys of a block of --block-mask (default 128)" },
     { .name = "kv-lengths",
       .kind = OPTION_TEXT,
       .field = FIELD(kv_lengths),

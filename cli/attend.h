@@ -12,7 +12,8 @@ typedef struct attend_settings {
     option_real scale, softcap, alpha, dropout;
     option_seed seed;
     option_pair window;
-    const char *score_weight, *offset, *mask, *bias, *alibi, *q_lengths, *kv_lengths, *q_starts, *kv_starts, *sinks;
+    option_integer block_size;
+    const char *score_weight, *offset, *mask, *block_mask, *bias, *alibi, *q_lengths, *kv_lengths, *q_starts, *kv_starts, *sinks;
     const char *lse, *entropy, *received, *weights, *scores, *top_index, *top_weight, *pooled;
     const char *received_by;
     const char *see_rows, *see_heads; /* lists such as 0,3,7 */

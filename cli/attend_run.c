@@ -10,8 +10,8 @@
 
 /* Every array that may come in; those that were not named stay empty. */
 typedef struct inputs {
-    npy_array q, k, v, score_weight, offset, mask, bias, alibi, q_lengths, kv_lengths, q_starts, kv_starts, sinks, received_by,
-        dout, dlse;
+    npy_array q, k, v, score_weight, offset, mask, block_mask, bias, alibi, q_lengths, kv_lengths, q_starts, kv_starts, sinks,
+        received_by, dout, dlse;
 } inputs;
 
 /* One run on its way. Once failed is set, nothing more is done. */
@@ -44,6 +44,7 @@ static const struct source {
     { "--v", PATH(v), ARRAY(v), ARRAY_FLOAT, true },
     { "--score-weight", PATH(score_weight), ARRAY(score_weight), ARRAY_FLOAT, false },
     { "--mask", PATH(mask), ARRAY(mask), ARRAY_BOOL, false },
+    { "--block-mask", PATH(block_mask), ARRAY(block_mask), ARRAY_BOOL, false },
     { "--bias", PATH(bias), ARRAY(bias), ARRAY_FLOAT, false },
     { "--alibi", PATH(alibi), ARRAY(alibi), ARRAY_FLOAT, false },
     { "--q-lengths", PATH(q_lengths), ARRAY(q_lengths), ARRAY_INTEGER, false },
@@ -190,6 +191,8 @@ static void fill_args(job *j) {
         .offset = lift(j->in.offset.tensor, j->in.offset.bytes.data ? 1 : 0),
         .window = { s->window.value[0], s->window.value[1] },
         .mask = j->in.mask.tensor,
+        .block_mask = j->in.block_mask.tensor,
+        .block_size = s->block_size.value,
         .bias = j->in.bias.tensor,
         .alibi = j->in.alibi.tensor,
         .q_lengths = lift(j->in.q_lengths.tensor, s->q_lengths ? 1 : 0),

@@ -19,6 +19,7 @@ typedef struct activation_job {
 } activation_job;
 
 static attn_status check_args(const attn_activation_args *a) {
+    if (!a) return attn_fail(ATTN_BAD_ARGUMENT, "the activation has no arguments");
     if (a->activation < ATTN_IDENTITY || a->activation > ATTN_TANH)
         return attn_fail(ATTN_BAD_ARGUMENT, "there is no activation %d", (int)a->activation);
     attn_status s = attn_check_flags(a->flags);
@@ -105,6 +106,7 @@ static void backward_item(void *context, int64_t item, void *scratch) {
 
 attn_status attn_activation_backward(const attn_activation_args *a, const attn_activation_grads *g, const attn_exec *exec) {
     attn_status s = check_args(a);
+    if (s == ATTN_OK && !g) s = attn_fail(ATTN_BAD_ARGUMENT, "the activation has no gradients to work on");
     if (s == ATTN_OK) s = attn_check_reserved("attn_activation_grads", g->reserved, 16);
     if (s == ATTN_OK) s = attn_check_operand("dy", &g->dy, ATTN_INPUT, a->x.rank, a->x.shape, a->x.dtype, "x");
     if (s == ATTN_OK) s = attn_check_operand("dx", &g->dx, ATTN_OUTPUT, a->x.rank, a->x.shape, a->x.dtype, "x");

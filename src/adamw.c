@@ -74,6 +74,7 @@ static void adamw_item(void *context, int64_t item, void *scratch) {
 }
 
 attn_status attn_adamw(const attn_adamw_args *given, const attn_exec *exec) {
+    if (!given) return attn_fail(ATTN_BAD_ARGUMENT, "AdamW has no arguments");
     attn_adamw_args a = *given;
     if (a.beta1 == 0) a.beta1 = 0.9;
     if (a.beta2 == 0) a.beta2 = 0.999;

@@ -4,9 +4,16 @@
 #include "attention_call.h"
 #include "attention_reference.h"
 
-/* With heads as rows a call needs no more. */
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Heads as rows may be more blocks than the rows are; of a packed batch some sequence may have one query, however long others are. */
 static attn_need need(const attn_attention_call *c) {
-    return attn_blocks_cover(&c->plan) ? attn_blocks_need(&c->plan) : attn_reference_need(&c->plan);
+    if (!attn_blocks_cover(&c->plan)) return attn_reference_need(&c->plan);
+    attn_attention_plan one = c->plan;
+    one.q_len = 1;
+    one = attn_plan_heads_as_rows(&one);
+    attn_need rows = attn_blocks_need(&c->plan), heads = attn_blocks_need(&one);
+    return (attn_need){ most(rows.shared, heads.shared), most(rows.per_worker, heads.per_worker) };
 }
 
 static void run(const attn_attention_call *c, attn_session *session) {

@@ -187,7 +187,7 @@ typedef struct forward_context {
 static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t begin, int64_t end) {
     key_unit u = { .keys = { end, begin } };
     for (int i = 0; i < n_blocks; i++) {
-        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);
+        attn_key_range keys = attn_keys_in_unit(head, &w->blocks[i].x, begin, end);
         if (keys.begin == keys.end) continue;
         u.keys.begin = keys.begin < u.keys.begin ? keys.begin : u.keys.begin;
         u.keys.end = keys.end > u.keys.end ? keys.end : u.keys.end;
@@ -203,7 +203,7 @@ static void visit_unit(const attn_head *head, worker *w, int n_blocks, int64_t b
     }
     if (w->t) attn_tangent_unit_at(head, w->t, &w->tangent, u.keys, u.k);
     for (int i = 0; i < n_blocks; i++) {
-        attn_key_range keys = attn_keys_in_unit(&w->blocks[i].x, begin, end);
+        attn_key_range keys = attn_keys_in_unit(head, &w->blocks[i].x, begin, end);
         if (keys.begin < keys.end) visit(head, &w->blocks[i], w, &u, keys);
     }
 }

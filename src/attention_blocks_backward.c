@@ -146,7 +146,7 @@ static void blank_unseen(const attn_head *head, const chunk_worker *w, int i, at
 /* Weights and score gradients of block i. */
 static void compute_tile(attn_head *head, const attn_attention_plan_tangents *along, chunk_worker *w, int i) {
     const attn_gradient_block *block = &w->blocks[i];
-    attn_key_range seen = attn_keys_in_unit(&block->x, w->keys.begin, w->keys.end);
+    attn_key_range seen = attn_keys_in_unit(head, &block->x, w->keys.begin, w->keys.end);
     attn_tile_kind kind = ATTN_TILE_EMPTY;
     if (along && seen.begin < seen.end) seen = w->keys; /* the directions of their rows are packed together */
     int64_t n = seen.end - seen.begin, skipped = n > 0 ? seen.begin - w->keys.begin : 0;
@@ -263,6 +263,18 @@ static void load_directions(const attn_head *head, const attn_attention_plan_tan
         w->ddv = attn_rows_of(head, &along->dv, head->h / head->p->v_group, w->keys.begin, w->keys.end, w->ddv_copy);
 }
 
+/* The keys of the unit that some block of the group sees: from the first to the last. */
+static attn_key_range keys_at_work(const attn_head *head, const chunk_worker *w, int64_t n_rows) {
+    attn_key_range keys = { w->unit.end, w->unit.begin };
+    for (int i = 0; i * head->kernels->q_block < n_rows; i++) {
+        attn_key_range seen = attn_keys_in_unit(head, &w->blocks[i].x, w->unit.begin, w->unit.end);
+        if (seen.begin >= seen.end) continue;
+        if (seen.begin < keys.begin) keys.begin = seen.begin;
+        if (seen.end > keys.end) keys.end = seen.end;
+    }
+    return keys;
+}
+
 static void visit_unit(const wave_context *c, attn_head *head, chunk_worker *w, int64_t chunk, int64_t chunk_begin, int64_t i0,
                        int64_t n_rows, bool *begun) {
     const attn_attention_plan *p = head->p;
@@ -317,7 +329,7 @@ static void visit_group(const wave_context *c, attn_head *head, chunk_worker *w,
     if (c->dk && w->ddq.lines) pack_rows_in_lines(head, &c->c->g->along->dq, i0, n_rows, &w->ddq);
     for (int64_t j = keys.begin; j < keys.end; j += unit) {
         w->unit = (attn_key_range){ j, j + unit < keys.end ? j + unit : keys.end };
-        w->keys = attn_keys_in(some, w->unit.begin, w->unit.end);
+        w->keys = keys_at_work(head, w, n_rows);
         if (w->keys.begin < w->keys.end) visit_unit(c, head, w, chunk, keys.begin, i0, n_rows, begun);
     }
     if (!additive(p)) clear_shares(c, head, chunk, i0, begun);

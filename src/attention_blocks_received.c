@@ -103,7 +103,7 @@ static void receive(const received_context *c, const attn_head *head, worker *w,
     for (; i0 < i1; i0 += lanes) {
         if (c->r && !load_by(c, head, i0, i1 - i0 < lanes ? i1 - i0 : lanes, w)) continue;
         attn_query_block x = block_before(head, i0, i1, w->panel);
-        attn_key_range keys = attn_keys_in_unit(&x, begin, end);
+        attn_key_range keys = attn_keys_in_unit(head, &x, begin, end);
         if (keys.begin == keys.end) continue;
         int64_t skipped = keys.begin - begin, n_keys = keys.end - keys.begin;
         attn_rows seen = { rows.data + skipped * rows.row * size, rows.row }, values = { v.data + skipped * v.row * size, v.row };

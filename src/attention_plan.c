@@ -185,6 +185,26 @@ static attn_status plan_mask_and_bias(attn_attention_plan *p, const attn_attenti
     return ATTN_OK;
 }
 
+static attn_status plan_block_mask(attn_attention_plan *p, const attn_attention_args *a) {
+    enum { DEFAULT_BLOCK = 128 };
+    attn_status s;
+    if (!attn_present(&a->block_mask)) {
+        if (a->block_size == 0) return ATTN_OK;
+        return attn_fail(ATTN_BAD_ARGUMENT, "block_size is given without a block_mask");
+    }
+    if (a->block_size < 0)
+        return attn_fail(ATTN_BAD_ARGUMENT, "block_size is %" PRId64 ": it is 1 or more, or 0 for %d", a->block_size,
+                         DEFAULT_BLOCK);
+    int64_t n = a->block_size ? a->block_size : DEFAULT_BLOCK;
+    const int64_t blocks[] = { p->batch, p->heads, p->q_len / n + (p->q_len % n != 0), p->kv_len / n + (p->kv_len % n != 0) };
+    if ((s = attn_check_tensor("block_mask", &a->block_mask, 0, 4))) return s;
+    if (a->block_mask.dtype != ATTN_BOOL)
+        return attn_fail(ATTN_BAD_ARGUMENT, "block_mask is %s: it is bool, true where the queries of a block may attend",
+                         attn_dtype_name(a->block_mask.dtype));
+    p->block_size = n;
+    return attn_broadcast("block_mask", &a->block_mask, 4, blocks, &p->block_mask);
+}
+
 /* `t` of shape [columns] or [rows, columns], seen as the latter. */
 static attn_status plan_rows(const char *name, const attn_tensor *t, const int64_t shape[2], int32_t input_dtype,
                              attn_tensor *view) {
@@ -261,12 +281,12 @@ static attn_status check_starts(const char *name, const attn_tensor *t, int64_t 
 /* What has no meaning, or is not built, where sequences stand one behind the other. */
 static attn_status check_packed(const attn_attention_args *a) {
     const attn_tensor *const lengths[] = { &a->q_lengths, &a->kv_lengths };
-    const attn_tensor *const maps[] = { &a->mask, &a->bias, &a->see.weights, &a->see.scores, &a->see.pooled };
-    static const char *const names[] = { "mask", "bias", "see.weights", "see.scores", "see.pooled" };
+    const attn_tensor *const maps[] = { &a->mask, &a->block_mask, &a->bias, &a->see.weights, &a->see.scores, &a->see.pooled };
+    static const char *const names[] = { "mask", "block_mask", "bias", "see.weights", "see.scores", "see.pooled" };
     for (int i = 0; i < 2; i++)
         if (attn_present(lengths[i]))
             return attn_fail(ATTN_BAD_ARGUMENT, "%c_lengths is given beside q_starts, which say how long sequences are", "qk"[i]);
-    for (int i = 0; i < 5; i++)
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
         if (attn_present(maps[i]))
             return attn_fail(ATTN_UNSUPPORTED,
                              "%s is given beside q_starts: of packed batches, maps over rows and keys are not built", names[i]);
@@ -333,6 +353,7 @@ attn_attention_args attn_plan_stood_in(const attn_attention_args *a) {
                            &with.offset,
                            &with.mask,
                            &with.bias,
+                           &with.block_mask,
                            &with.alibi,
                            &with.q_lengths,
                            &with.kv_lengths,
@@ -359,8 +380,8 @@ attn_status attn_plan_call(attn_attention_plan *p, const attn_attention_args *a,
     p->dropout = dropout_rule(a);
     p->alpha = alpha_of(a);
     if ((needs_out || attn_present(&a->out)) && (s = plan_out(p, &a->out))) return s;
-    if ((s = plan_mask_and_bias(p, a)) || (s = plan_alibi_and_score_weight(p, a)) || (s = plan_sinks(p, a)) ||
-        (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||
+    if ((s = plan_mask_and_bias(p, a)) || (s = plan_block_mask(p, a)) || (s = plan_alibi_and_score_weight(p, a)) ||
+        (s = plan_sinks(p, a)) || (s = plan_lengths("q_lengths", &a->q_lengths, p->batch, p->q_len, purpose, &p->q_lengths)) ||
         (s = plan_lengths("kv_lengths", &a->kv_lengths, p->batch, p->kv_len, purpose, &p->kv_lengths)) ||
         (s = plan_offset(p, a, purpose)))
         return s;
@@ -388,11 +409,12 @@ attn_attention_plan attn_plan_heads_as_rows(const attn_attention_plan *plan) {
     attn_attention_plan p = *plan;
     const int64_t group = p.k_group;
     /* what belongs to a head, or is summed over its rows, and maps */
-    bool by_head = p.alibi.rank || p.dropout.on || p.score_weight.rank || p.received.rank || p.weights.rank || p.scores.rank ||
-                   p.pooled.rank;
+    bool by_head = p.alibi.rank || (p.block_mask.rank && p.block_mask.stride[1] != 0) || p.dropout.on || p.score_weight.rank ||
+                   p.received.rank || p.weights.rank || p.scores.rank || p.pooled.rank;
     if (p.q_len != 1 || group <= 1 || group != p.v_group || by_head) return p;
     attn_tensor *const all[] = { &p.q, &p.out, &p.mask, &p.bias, &p.lse, &p.entropy, &p.top_index, &p.top_weight };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) split_heads(all[i], group);
+    p.block_mask.stride[2] = 0;
     p.heads = p.k_heads;
     p.k_group = p.v_group = 1;
     p.q_len = p.heads_in_rows = group;

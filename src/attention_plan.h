@@ -24,12 +24,14 @@ typedef struct attn_attention_plan {
     int64_t entries, first_entry;
     int64_t k_group, v_group; /* query heads per key head and per value head: head h reads key head h / k_group */
 
-    attn_tensor q, k, v;                       /* [batch, heads | k_heads | v_heads, length, dim | v_dim]; one float dtype */
-    attn_tensor out;                           /* [batch, heads, q_len, v_dim], q's dtype or f32; the backward may lack it */
-    attn_tensor mask, bias;                    /* optional, seen as [batch, heads, q_len, kv_len]: stride 0 where they repeat */
-    attn_tensor alibi;                         /* optional, seen as [entries, heads] */
-    attn_tensor score_weight;                  /* with ATTN_ADDITIVE, seen as [heads, dim] */
-    attn_tensor sinks;                         /* optional [heads] */
+    attn_tensor q, k, v;      /* [batch, heads | k_heads | v_heads, length, dim | v_dim]; one float dtype */
+    attn_tensor out;          /* [batch, heads, q_len, v_dim], q's dtype or f32; the backward may lack it */
+    attn_tensor mask, bias;   /* optional, seen as [batch, heads, q_len, kv_len]: stride 0 where they repeat */
+    attn_tensor block_mask;   /* optional, seen as [batch, heads, q_len, kv_len] in blocks, those at an end cut off */
+    int64_t block_size;       /* rows and keys of a block; of heads that are rows the rows have all one */
+    attn_tensor alibi;        /* optional, seen as [entries, heads] */
+    attn_tensor score_weight; /* with ATTN_ADDITIVE, seen as [heads, dim] */
+    attn_tensor sinks;        /* optional [heads] */
     attn_tensor q_lengths, kv_lengths, offset; /* optional, each seen as [entries]; values are in range */
     attn_tensor q_starts, kv_starts;           /* of a packed batch [entries + 1], both or none */
     bool starts_known;                         /* they can be read: it is no question */
@@ -131,6 +133,15 @@ static inline int64_t attn_plan_offset(const attn_attention_plan *p, int64_t b) 
     if (p->top_left) return 0;
     if (p->offset.rank) return attn_int_at(&p->offset, b * p->offset.stride[0]);
     return attn_plan_kv_length(p, b) - attn_plan_q_length(p, b);
+}
+
+/* The mask of blocks of head (b, h). */
+static inline attn_block_mask attn_plan_blocks(const attn_attention_plan *p, int64_t b, int64_t h) {
+    const attn_tensor *t = &p->block_mask;
+    if (!t->rank) return (attn_block_mask){ NULL, 0, 0, 0 };
+    return (attn_block_mask){
+        .data = attn_at(t, b * t->stride[0] + h * t->stride[1]), .block = p->block_size, .row = t->stride[2], .col = t->stride[3]
+    };
 }
 
 /* The sink of head h; there are sinks. */

@@ -50,6 +50,7 @@ static ref_attention head_of(const attn_attention_plan *p, int64_t b, int64_t h)
         .out = matrix_of(&p->out, b, h),
         .mask = matrix_of(&p->mask, b, h),
         .bias = matrix_of(&p->bias, b, h),
+        .blocks = attn_plan_blocks(p, b, h),
         .sight = attn_plan_sight(p, b),
         .score = p->score,
         .weighting = weighting_of(p, h),

@@ -45,7 +45,7 @@ attn_sums attn_sums_in(const attn_attention_plan *p, const attn_attention_plan_g
 
 /* The score gradients of the worker's block and unit j0; an empty tile is not computed. */
 static attn_tile_kind tile_at(attn_head *head, sum_worker *w, int64_t j0, int64_t j1) {
-    attn_key_range seen = attn_keys_in_unit(&w->block.x, j0, j1);
+    attn_key_range seen = attn_keys_in_unit(head, &w->block.x, j0, j1);
     if (seen.begin == seen.end) return ATTN_TILE_EMPTY;
     return attn_gradient_tile_at(head, &w->block, w->tile, j0, j1, attn_keys_at(head, j0, j1),
                                  attn_values_at(head, j0, j1, w->v_copy));
@@ -127,6 +127,7 @@ static bool sees_a_key(const attn_head *head, int64_t i) {
             mask_at += at[axis] * mask->stride[axis];
             bias_at += at[axis] * bias->stride[axis];
         }
+        if (head->blocks.data && !attn_block_is_live(&head->blocks, i, j)) continue;
         bool masked = mask->rank && ref_load(mask->data, mask->dtype, mask_at) == 0;
         if (!masked && (!bias->rank || ref_load(bias->data, bias->dtype, bias_at) != -INFINITY)) return true;
     }
@@ -141,6 +142,7 @@ static void sink_item(void *context, int64_t item, void *scratch) {
     const attn_tensor *dlse = &s->c->g->dlse;
     size_t size = attn_computing_size(p);
     attn_head head = { .p = p, .b = item / p->heads, .h = item % p->heads, .sight = attn_plan_sight(p, item / p->heads) };
+    head.blocks = attn_plan_blocks(p, head.b, head.h);
     double sink = attn_plan_sink(p, head.h), sum = 0;
     (void)scratch;
     for (int64_t i = 0; sink != -INFINITY && i < p->q_len; i++) {

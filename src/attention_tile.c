@@ -147,6 +147,7 @@ attn_head attn_head_at(const attn_attention_plan *p, int64_t b, int64_t h, attn_
                        .b = b,
                        .h = h,
                        .sight = attn_plan_sight(p, b),
+                       .blocks = attn_plan_blocks(p, b, h),
                        .m = m };
     if (p->alibi.rank) head.slope = ref_load(p->alibi.data, p->alibi.dtype, b * p->alibi.stride[0] + h * p->alibi.stride[1]);
     if (p->score_weight.rank)
@@ -217,14 +218,25 @@ void attn_write_rows(const attn_head *head, const attn_query_block *x, const att
 
 /* ---- masks ----------------------------------------------------------------------------------------------- */
 
-attn_key_range attn_keys_in(attn_key_range some, int64_t unit_begin, int64_t unit_end) {
-    int64_t begin = some.begin > unit_begin ? some.begin : unit_begin;
-    int64_t end = some.end < unit_end ? some.end : unit_end;
-    return begin < end ? (attn_key_range){ begin / ATTN_KEY_STEP * ATTN_KEY_STEP, end } : (attn_key_range){ 0, 0 };
+/* Which pairs of rows i0 .. i1 - 1 and keys j0 .. j1 - 1 a mask of blocks leaves. */
+static attn_tile_kind kind_of_blocks(const attn_block_mask *m, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    bool some = false, all = true;
+    if (!m->data) return ATTN_TILE_FULL;
+    for (int64_t i = i0; i < i1; i = (i / m->block + 1) * m->block)
+        for (int64_t j = j0; j < j1; j = (j / m->block + 1) * m->block) {
+            bool live = attn_block_is_live(m, i, j);
+            some |= live;
+            all &= live;
+        }
+    return !some ? ATTN_TILE_EMPTY : all ? ATTN_TILE_FULL : ATTN_TILE_PARTLY;
 }
 
-attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
-    return attn_keys_in(x->keys.some, unit_begin, unit_end);
+attn_key_range attn_keys_in_unit(const attn_head *head, const attn_query_block *x, int64_t unit_begin, int64_t unit_end) {
+    int64_t begin = x->keys.some.begin > unit_begin ? x->keys.some.begin : unit_begin;
+    int64_t end = x->keys.some.end < unit_end ? x->keys.some.end : unit_end;
+    if (begin >= end || kind_of_blocks(&head->blocks, x->i0, x->i0 + x->n_rows, begin, end) == ATTN_TILE_EMPTY)
+        return (attn_key_range){ 0, 0 };
+    return (attn_key_range){ begin / ATTN_KEY_STEP * ATTN_KEY_STEP, end };
 }
 
 /* attn_row_keys turned round: key j is seen by a run of rows. */
@@ -250,12 +262,28 @@ static attn_tile_kind kind_of(const attn_head *head, int64_t n_keys) {
     return (all & lanes) == lanes ? ATTN_TILE_FULL : ATTN_TILE_PARTLY;
 }
 
+/* Key j and those after it in its block are hidden alike. */
+static void hide_dead_blocks(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1) {
+    const attn_block_mask *m = &head->blocks;
+    uint64_t rows = 0;
+    for (int64_t j = j0; j < j1; j++) {
+        if (j == j0 || j % m->block == 0) {
+            rows = 0;
+            for (int64_t i = 0; i < x->n_rows; i++) rows |= (uint64_t)attn_block_is_live(m, x->i0 + i, j) << i;
+        }
+        head->m.live[j - j0] &= rows;
+    }
+}
+
 attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, int64_t j0, int64_t j1) {
     const attn_tensor *mask = &head->p->mask;
     int64_t n_keys = j1 - j0;
     bool inside = j0 >= x->keys.all.begin && j1 <= x->keys.all.end && x->n_rows == head->kernels->q_block;
-    if (inside && !mask->rank && !head->p->bias.rank) return ATTN_TILE_FULL;
+    attn_tile_kind blocks = kind_of_blocks(&head->blocks, x->i0, x->i0 + x->n_rows, j0, j1);
+    if (blocks == ATTN_TILE_EMPTY) return ATTN_TILE_EMPTY;
+    if (inside && blocks == ATTN_TILE_FULL && !mask->rank && !head->p->bias.rank) return ATTN_TILE_FULL;
     for (int64_t j = 0; j < n_keys; j++) head->m.live[j] = rows_that_see(head, x, j0 + j);
+    if (blocks == ATTN_TILE_PARTLY) hide_dead_blocks(head, x, j0, j1);
     if (mask->rank) {
         int64_t at = head->b * mask->stride[0] + head->h * mask->stride[1] + x->i0 * mask->stride[2] + j0 * mask->stride[3];
         head->kernels->read_mask(attn_at(mask, at), mask->stride[2], mask->stride[3], x->n_rows, n_keys, head->m.live);

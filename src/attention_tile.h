@@ -36,6 +36,7 @@ typedef struct attn_head {
     size_t size;   /* of its elements */
     int64_t b, h;
     attn_sight sight;
+    attn_block_mask blocks;
     double slope; /* of ALiBi */
     attn_tile_memory m;
 } attn_head;
@@ -92,10 +93,9 @@ void attn_load_rows(const attn_head *head, const attn_tensor *t, int64_t at, int
 /* Values j0 .. j1 - 1 into m.v. */
 void attn_pack_values(const attn_head *head, int64_t j0, int64_t j1);
 
-/* Those of the keys `some` that lie in a unit, begun at a multiple of ATTN_KEY_STEP; empty when there is none. */
-attn_key_range attn_keys_in(attn_key_range some, int64_t unit_begin, int64_t unit_end);
-/* The same of the keys that some row of the block sees. */
-attn_key_range attn_keys_in_unit(const attn_query_block *x, int64_t unit_begin, int64_t unit_end);
+/* The keys of a unit that some row of the block may see, begun at a multiple of ATTN_KEY_STEP; empty when there is none, or when a
+ * mask of blocks hides all of them from all rows. */
+attn_key_range attn_keys_in_unit(const attn_head *head, const attn_query_block *x, int64_t unit_begin, int64_t unit_end);
 
 /* Scores of the block against keys j0 .. j1 - 1. First, who sees whom: m.live is filled in unless the tile is full. Then into m.s:
  * scale * score; then capped; then biased and hidden. `next`: rows of the same keys that will be read soon; data NULL: none. */

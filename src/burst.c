@@ -7,7 +7,7 @@
 int64_t attn_burst(int32_t dtype, int64_t rounds) {
     static _Thread_local volatile double sink; /* so that nothing is left out */
     const attn_kernels *k = attn_kernels_for(dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32);
-    if (!k || rounds <= 0) return 0;
+    if (!k || !k->attention.burst || rounds <= 0) return 0;
     sink = k->attention.burst(rounds, 0.5);
     (void)sink;
     return rounds * k->attention.burst_flops;

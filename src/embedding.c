@@ -18,6 +18,7 @@ typedef struct embedding_job {
 } embedding_job;
 
 static attn_status check_args(const attn_embedding_args *a) {
+    if (!a) return attn_fail(ATTN_BAD_ARGUMENT, "the embedding has no arguments");
     attn_status s = attn_check_flags(a->flags);
     if (s == ATTN_OK) s = attn_check_reserved("attn_embedding_args", a->reserved, 16);
     if (s == ATTN_OK) s = attn_check_tensor("ids", &a->ids, 1, 1);

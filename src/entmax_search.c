@@ -113,11 +113,36 @@ static double find_log_weight(search *s, int64_t packed, double a, double *log_w
     }
 }
 
+/* Beyond alpha 2 the sum is steep wherever a score comes in, and Newton's steps may pass the root: the interval is halved where one
+ * leaves it, or is not worth it. Returns the step that is left at *log_w; the root is not above *above. */
+static double find_steep_log_weight(search *s, int64_t packed, double a, double *log_w, double *above) {
+    double low = -log1p((double)s->row->n), last = INFINITY;
+    *log_w = *above;
+    for (int round = 0;; round++) {
+        power_sum p = sum_powers(s, packed, a, *log_w);
+        double log_sum = log(p.sum) + *log_w, step = log1p(expm1(-a * log_sum) * p.sum / p.slope) / a, next = *log_w + step;
+        if (log_sum > 0)
+            *above = *log_w;
+        else
+            low = *log_w;
+        if (log_sum == 0 || next == *log_w) return step;
+        if (!(next > low && next < *above) || (round > 1 && fabs(step) > last / 2)) next = low + (*above - low) / 2;
+        if (next == low || next == *above) return step;
+        last = fabs(next - *log_w);
+        *log_w = next;
+    }
+}
+
 static void find_power(search *s, double a, attn_entmax_cut *cut) {
-    double log_w = 0;
+    double log_w = 0, above = 0, step;
     int64_t tops = pack_tops(s);
-    if (tops > 0) find_log_weight(s, tops, a, &log_w);
-    double step = find_log_weight(s, sweep(s, -exp(a * log_w)).count, a, &log_w);
+    if (a > 1) {
+        if (tops > 0) find_steep_log_weight(s, tops, a, &log_w, &above);
+        step = find_steep_log_weight(s, sweep(s, -exp(a * above)).count, a, &log_w, &above);
+    } else {
+        if (tops > 0) find_log_weight(s, tops, a, &log_w);
+        step = find_log_weight(s, sweep(s, -exp(a * log_w)).count, a, &log_w);
+    }
     cut->log_w = log_w;
     cut->shift = -expm1(-a * step);
     cut->factor = exp(log_w + step);

@@ -44,8 +44,7 @@ static bool machine_has(const char *isa) {
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !(b7 & AVX2)) return false;
     unsigned states = saved_states();
     if (!strcmp(isa, "avx2")) return (states & YMM) == YMM;
-    if (!strcmp(isa, "avx512")) return (states & ZMM) == ZMM && (b7 & avx512) == avx512;
-    return false;
+    return !strcmp(isa, "avx512") && (states & ZMM) == ZMM && (b7 & avx512) == avx512;
 }
 #else
 static bool machine_has(const char *isa) { return !strcmp(isa, "scalar"); }
@@ -86,16 +85,11 @@ static int level(void) {
 /* What attn_kernels_for found, for F32 and F64; NULL: not yet looked up. */
 static _Atomic(const attn_kernels *) chosen[2];
 
-void attn_isa_refresh(void) {
-    atomic_store(&known, -1);
-    atomic_store(&chosen[0], NULL);
-    atomic_store(&chosen[1], NULL);
-}
-
+/* There always is one: the scalar tables, the last, are of the lowest level. */
 static const attn_kernels *find_kernels(int32_t dtype) {
-    for (int i = 0; i < N_TABLES; i++)
-        if (tables[i]->dtype == dtype && level_of(tables[i]->isa) <= level()) return tables[i];
-    return NULL;
+    int i = 0;
+    while (tables[i]->dtype != dtype || level_of(tables[i]->isa) > level()) i++;
+    return tables[i];
 }
 
 /* Every call asks: small ones would notice the comparison of names. */

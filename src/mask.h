@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which keys a query may see. Causal masks, windows and lengths leave every row one range of keys, found here in closed form;
- * a boolean mask and biases of -inf then hide single keys of that range. The reference and the blocked kernels both ask here. */
+ * a mask of blocks, a boolean mask and biases of -inf then hide some keys of that range. The reference and the blocked kernels both ask here. */
 #ifndef ATTN_MASK_H
 #define ATTN_MASK_H
 
@@ -47,6 +47,17 @@ static inline attn_block_keys attn_rows_keys(const attn_sight *s, int64_t i0, in
     attn_key_range first = attn_row_keys(s, i0), last = attn_row_keys(s, i1 - 1);
     bool every = first.begin < first.end && last.begin < last.end && last.begin < first.end;
     return (attn_block_keys){ { begin, end }, { every ? last.begin : 0, every ? first.end : 0 } };
+}
+
+/* A mask of whole blocks of one head: query i may attend to key j where element [i / block, j / block] is true. `data` NULL: there is
+ * none. */
+typedef struct attn_block_mask {
+    const unsigned char *data;
+    int64_t block, row, col; /* rows and keys of a block; bytes from one row of blocks to the next, from one column to the next */
+} attn_block_mask;
+
+static inline bool attn_block_is_live(const attn_block_mask *m, int64_t i, int64_t j) {
+    return m->data[i / m->block * m->row + j / m->block * m->col] != 0;
 }
 
 /* How far apart query i and key j stand, as ALiBi counts it. */

@@ -213,6 +213,7 @@ static attn_status check_b(const attn_matmul_args *a) {
 }
 
 static attn_status check_args(const attn_matmul_args *a) {
+    if (!a) return attn_fail(ATTN_BAD_ARGUMENT, "the product has no arguments");
     attn_status s = attn_check_flags(a->flags);
     if (s == ATTN_OK) s = attn_check_reserved("attn_matmul_args", a->reserved, 16);
     if (s != ATTN_OK) return s;

@@ -190,6 +190,7 @@ static attn_status run_job(const attn_merge_args *a, const attn_merge_grads *g, 
     merge_job job = { .a = &with, .g = g, .dtype = a->outs[0].dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32 };
     job.kernels = attn_kernels_for(job.dtype);
     job.exp = attn_kernels_for(ATTN_F64);
+    if (job.kernels && (!job.kernels->vector.add || !job.exp->math.exp)) job.kernels = NULL;
     job.v_dim = shape->shape[shape->rank - 1];
     job.n_rows = attn_row_count(shape);
     int64_t width = job.v_dim > CHUNK / a->n ? CHUNK : (job.v_dim + 1) * a->n;

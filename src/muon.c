@@ -140,6 +140,7 @@ size_t attn_muon_workspace(const attn_muon_args *a, int32_t n_threads) {
 }
 
 attn_status attn_muon(const attn_muon_args *given, const attn_exec *exec) {
+    if (!given) return attn_fail(ATTN_BAD_ARGUMENT, "Muon has no arguments");
     attn_muon_args a = *given;
     if (a.momentum == 0) a.momentum = 0.95;
     if (a.grad_scale == 0) a.grad_scale = 1;

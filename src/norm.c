@@ -43,6 +43,7 @@ static attn_status check_moments(const char *name, const attn_tensor *t, attn_ro
 }
 
 static attn_status check_args(const attn_norm_args *a, attn_role moments) {
+    if (!a) return attn_fail(ATTN_BAD_ARGUMENT, "the norm has no arguments");
     if (a->kind != ATTN_LAYER_NORM && a->kind != ATTN_RMS_NORM)
         return attn_fail(ATTN_BAD_ARGUMENT, "there is no norm %d", (int)a->kind);
     attn_status s = attn_check_flags(a->flags);
@@ -60,6 +61,7 @@ static attn_status check_args(const attn_norm_args *a, attn_role moments) {
 }
 
 static attn_status check_grads(const attn_norm_args *a, const attn_norm_grads *g) {
+    if (!g) return attn_fail(ATTN_BAD_ARGUMENT, "the norm has no gradients to work on");
     attn_status s = attn_check_reserved("attn_norm_grads", g->reserved, 16);
     if (s == ATTN_OK) s = attn_check_operand("dy", &g->dy, ATTN_INPUT, a->x.rank, a->x.shape, a->x.dtype, "x");
     if (s == ATTN_OK && attn_present(&g->dx))

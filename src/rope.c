@@ -180,6 +180,7 @@ static attn_status run_job(rope_job *j, const attn_exec *exec) {
     attn_session session;
     const attn_tensor *const operands[] = { &j->x, &j->y, &j->cos, &j->sin };
     j->kernels = attn_operand_kernels(4, operands);
+    if (j->kernels && !j->kernels->vector.rope) j->kernels = NULL;
     attn_status s = attn_session_open(&session, exec, (attn_need){ 0 });
     if (s != ATTN_OK) return s;
     if (attn_count(&j->x) > 0) {

@@ -67,7 +67,7 @@ static void null_arguments_are_refused(void **state) {
 static void reserved_words_and_unknown_flags_are_refused(void **state) {
     (void)state;
     attn_attention_args a = sound();
-    a.reserved[35] = 1;
+    a.reserved[20] = 1;
     assert_both_refuse(a, ATTN_UNSUPPORTED, "reserved word of attn_attention_args");
     a = sound();
     a.see.reserved[0] = 1;

@@ -99,6 +99,25 @@ static void lent_memory_is_not_written_beyond_its_end(void **state) {
 
 /* ---- questions ---------------------------------------------------------------------------------------------------------- */
 
+/* One query whose many heads share keys: they are rows, and more blocks of them than the query is; so too in a packed batch. */
+static void heads_that_are_rows_have_room(void **state) {
+    (void)state;
+    for (int dtype = 0; dtype < 2; dtype++)
+        for (int packed = 0; packed < 2; packed++) {
+            int32_t of = dtype ? ATTN_F64 : ATTN_F32;
+            attn_attention_args a = problem((problem_shape){ 1, 150, 1, 1, packed ? 4 : 1, 40, 6, 5 }, of, 30);
+            if (packed) {
+                a.q_starts = values1(ATTN_I32, 3, (double[]){ 0, 1, 4 });
+                a.kv_starts = values1(ATTN_I32, 3, (double[]){ 0, 30, 40 });
+            }
+            size_t size = attn_attention_workspace(&a, 1);
+            unsigned char *room = poisoned(size + 4096);
+            assert_int_equal(attn_attention(&a, &(attn_exec){ .workspace = room, .workspace_size = size }), ATTN_OK);
+            for (int i = 0; i < 4096; i++) assert_int_equal(room[size + (size_t)i], 0xff);
+            for (int64_t n = 0; n < attn_count(&a.out); n++) assert_true(isfinite(get(a.out, n)));
+        }
+}
+
 static void the_question_of_workspace_reads_no_data(void **state) {
     (void)state;
     for (int which = 0; which < PROBLEMS; which++) {
@@ -244,6 +263,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_call_with_lent_memory_allocates_nothing, free_blocks),
         cmocka_unit_test_teardown(a_byte_too_few_is_refused_and_nothing_is_written, free_blocks),
         cmocka_unit_test_teardown(lent_memory_is_not_written_beyond_its_end, free_blocks),
+        cmocka_unit_test_teardown(heads_that_are_rows_have_room, free_blocks),
         cmocka_unit_test_teardown(the_question_of_workspace_reads_no_data, free_blocks),
         cmocka_unit_test_teardown(workspace_grows_with_the_lengths_not_with_their_product, free_blocks),
         cmocka_unit_test_teardown(a_refused_call_needs_no_workspace, free_blocks),

@@ -15,7 +15,7 @@
 #include "tests/entmax_bounds.h"
 
 static const int32_t computing[] = { ATTN_F32, ATTN_F64 };
-static const double alphas[] = { 1, 1.0001, 1.05, 1.25, 1.5, 1.7, 1.95, 2, 2.5, 3 };
+static const double alphas[] = { 1, 1.0001, 1.05, 1.25, 1.5, 1.7, 1.95, 2, 2.001, 2.5, 3, 6 };
 enum { N_ALPHAS = sizeof alphas / sizeof *alphas };
 static const int64_t lengths[] = { 1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 100, 129, 257, 513, 1030, 2200 };
 enum { N_LENGTHS = sizeof lengths / sizeof *lengths };

@@ -497,6 +497,27 @@ static void bad_arguments_are_refused_before_anything_is_written(void **state) {
     assert_true(attn_sample_workspace(&a, 1) == 0 && attn_sample_workspace(NULL, 1) == 0);
 }
 
+/* Rounding may keep the sum of a prefix below what is wanted of it: the last class then ends it. */
+static void a_nucleus_of_nearly_all_among_equals_ends_with_the_last(void **state) {
+    (void)state;
+    enum { N = 3000 };
+    for (int level = 1; level <= 30; level++) {
+        attn_sample_args a = { .logits = tensor2(ATTN_F64, 1, N),
+                               .index = tensor1(ATTN_I64, 1),
+                               .probability = tensor1(ATTN_F64, 1) };
+        double below = exp(-0.1 * level), whole = 1 + (N - 1) * below;
+        a.temperature = 1;
+        a.top_p = nextafter(1, 0);
+        a.seed = (uint64_t)level;
+        fill(a.logits, -0.1 * level);
+        put(a.logits, 0, 0);
+        assert_ok(attn_sample(&a, NULL));
+        assert_in_range((uint64_t)get(a.index, 0), 0, N - 1);
+        assert_true(fabs(get(a.probability, 0) * whole - (get(a.index, 0) == 0 ? 1 : below)) < 1e-12);
+        free_blocks(NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(every_draw_is_the_one_that_u_says, free_blocks),
@@ -513,6 +534,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_row_depends_on_its_logits_number_and_seed_alone, free_blocks),
         cmocka_unit_test_teardown(as_much_memory_as_is_said_is_enough, free_blocks),
         cmocka_unit_test_teardown(bad_arguments_are_refused_before_anything_is_written, free_blocks),
+        cmocka_unit_test_teardown(a_nucleus_of_nearly_all_among_equals_ends_with_the_last, free_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,17 @@ static void integers_are_read_whatever_their_size(void **state) {
     assert_true(attn_int_at(&l, 0) == INT64_MIN && attn_int_at(&l, 1) == 9);
 }
 
+static void elements_of_every_type_are_stored_and_read(void **state) {
+    (void)state;
+    for (int32_t dtype = ATTN_F32; dtype <= ATTN_I64; dtype++) {
+        _Alignas(8) char data[16];
+        memset(data, 0x55, sizeof data);
+        ref_store(data, dtype, 1, dtype == ATTN_U8 ? 200 : dtype == ATTN_BOOL ? 1 : -100);
+        assert_true(ref_load(data, dtype, 1) == (dtype == ATTN_U8 ? 200 : dtype == ATTN_BOOL ? 1 : -100));
+        assert_int_equal(data[0], 0x55);
+    }
+}
+
 static void reserved_words_must_be_zero(void **state) {
     (void)state;
     uint64_t reserved[32] = { 0 };
@@ -261,6 +272,7 @@ int main(void) {
         cmocka_unit_test(blocks_of_rows_meet_every_row_once),
         cmocka_unit_test(dense_rows_are_one_run),
         cmocka_unit_test(integers_are_read_whatever_their_size),
+        cmocka_unit_test(elements_of_every_type_are_stored_and_read),
         cmocka_unit_test(reserved_words_must_be_zero),
         cmocka_unit_test(shapes_are_written_out_whole),
     };

@@ -337,8 +337,8 @@ ATTN_API attn_status attn_linear_cross_entropy(const attn_linear_cross_entropy_a
  *            dropout p then keeps each weight with probability 1 - p, 1 / (1 - p) times as large (Srivastava et al. 2014)
  *   mix      out_i = sum_j p_ij v_j
  *   see      what the weights were
- * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask is false, bias is -inf, or
- * causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
+ * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask or block_mask is false,
+ * bias is -inf, or causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
  * row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of the sink. NaN
  * and infinity of live keys show as IEEE arithmetic has it. */
 
@@ -379,7 +379,7 @@ typedef struct attn_see {
  * padding: sequence b has rows q_starts[b] .. q_starts[b+1] - 1 of q and out, keys kv_starts[b] .. kv_starts[b+1] - 1 of k and v, and
  * attends within itself; its positions begin at 0, and it is batch entry b of offset, alibi and dropout. Starts begin with 0, never
  * fall, and end with the total. What is seen and gradients are packed alike. Every sequence has the bits that it has alone. Beside
- * lengths: an error; with a mask, a bias, weights, scores or pooled maps: not built yet. */
+ * lengths: an error; with a mask, a block mask, a bias, weights, scores or pooled maps: not built yet. */
 typedef struct attn_attention_args {
     uint32_t    flags;          /* ATTN_SCALE_SET: scale counts even when it is 0. ATTN_WINDOW: window counts */
     int32_t     score;          /* ATTN_DOT, ... */
@@ -407,7 +407,11 @@ typedef struct attn_attention_args {
                                 /* two words of counter (offset, 0) under it */
     attn_see    see;            /* all optional */
     attn_tensor q_starts, kv_starts; /* optional I32/I64 [sequences + 1]: a packed batch, see below. kv_starts' default: q_starts */
-    uint64_t    reserved[36];   /* zero, or ATTN_UNSUPPORTED */
+    attn_tensor block_mask;     /* optional ATTN_BOOL, a mask of whole blocks: true = query i may attend to key j. Element */
+                                /* [i / block_size, j / block_size]; broadcasts to [batch, heads, ceil(q_len / block_size), */
+                                /* ceil(kv_len / block_size)]. What is dead is not computed. With mask: both have to be true */
+    int64_t     block_size;     /* of block_mask, in rows and in keys: 1 or more, default 128; without block_mask an error */
+    uint64_t    reserved[21];   /* zero, or ATTN_UNSUPPORTED */
 } attn_attention_args;
 
 typedef struct attn_attention_grads {

@@ -31,6 +31,8 @@ enum {
     SEED,
     Q_STARTS,
     KV_STARTS,
+    BLOCK_MASK,
+    BLOCK_SIZE,
     N_SHARED
 };
 
@@ -82,6 +84,13 @@ static bool read_scale(PyObject *o, attn_attention_args *a) {
 
 static bool read_alpha(PyObject *o, attn_attention_args *a) {
     return o == Py_None || read_nonzero("alpha", o, "it is a number from 1 on", &a->alpha);
+}
+
+/* None is the library's default, which a 0 would be too. */
+static bool read_block_size(PyObject *o, attn_attention_args *a) {
+    if (o == Py_None) return true;
+    if (!read_integer("block_size", o, &a->block_size)) return false;
+    return a->block_size != 0 || (PyErr_SetString(PyExc_ValueError, "block_size is 0: it is 1 or more"), false);
 }
 
 /* ---- shapes ---------------------------------------------------------------------------------------------- */
@@ -147,7 +156,8 @@ static bool read_shared(call *c, PyObject *const *args, attn_attention_args *a, 
         !read_choice("weighting", args[WEIGHTING], weightings, &a->weighting) || !read_alpha(args[ALPHA], a) ||
         !read_number("dropout", args[DROPOUT], &a->dropout) || !read_seed("seed", args[SEED], &a->seed) ||
         !call_integers(c, "q_starts", args[Q_STARTS], &a->q_starts) ||
-        !call_integers(c, "kv_starts", args[KV_STARTS], &a->kv_starts))
+        !call_integers(c, "kv_starts", args[KV_STARTS], &a->kv_starts) ||
+        !call_optional(c, "block_mask", args[BLOCK_MASK], &a->block_mask) || !read_block_size(args[BLOCK_SIZE], a))
         return false;
     view_whole(&a->q, 4, *l);
     view_whole(&a->k, 4, *l);
@@ -250,7 +260,8 @@ static bool given_out(call *c, attn_attention_args *a, PyObject *out, layout l) 
                    { "kv_lengths", &a->kv_lengths },
                    { "sinks", &a->sinks },
                    { "q_starts", &a->q_starts },
-                   { "kv_starts", &a->kv_starts } };
+                   { "kv_starts", &a->kv_starts },
+                   { "block_mask", &a->block_mask } };
     if (!call_given_output(c, "out", out, &a->out) || !same_rank("out", &a->out, l)) return false;
     view_whole(&a->out, 4, l);
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)

@@ -409,8 +409,6 @@ typedef struct attn_kernels {
 
 /* The best table for an element type on this machine, lowered by ATTN_ISA; NULL for other types than f32 and f64. */
 const attn_kernels *attn_kernels_for(int32_t dtype);
-/* Looks at ATTN_ISA again: for tests and benchmarks, while no call is under way. */
-void attn_isa_refresh(void);
 /* Every table that this machine can run, best instruction set first, whatever ATTN_ISA says; NULL from the end on. */
 const attn_kernels *attn_kernels_at(int32_t index);
 /* One of these by name; NULL when it is not built or the machine lacks it. */

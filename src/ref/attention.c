@@ -86,6 +86,7 @@ static double raw_score(const ref_attention *a, const ref_rows *row, int64_t j) 
 
 static bool is_live(const ref_attention *a, attn_key_range keys, int64_t i, int64_t j) {
     if (j < keys.begin || j >= keys.end) return false;
+    if (a->blocks.data && !attn_block_is_live(&a->blocks, i, j)) return false;
     if (a->mask.data && ref_at(a->mask, i, j) == 0) return false;
     return !a->bias.data || ref_at(a->bias, i, j) != -INFINITY;
 }

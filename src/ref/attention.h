@@ -31,7 +31,8 @@ typedef struct ref_attention {
     ref_matrix q, k, v;    /* [q_len, dim], [kv_len, dim], [kv_len, v_dim] */
     ref_matrix out;        /* optional [q_len, v_dim] */
     ref_matrix mask, bias; /* optional [q_len, kv_len] */
-    attn_sight sight;      /* what lengths, causal masks and windows leave to see */
+    attn_block_mask blocks;
+    attn_sight sight; /* what lengths, causal masks and windows leave to see */
     int32_t score;
     ref_weighting weighting;
     ref_vector score_weight; /* [dim], for the additive score */

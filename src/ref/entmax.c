@@ -108,7 +108,7 @@ static weight_sum sum_weights(const ref_scores *s, double max, double a, double 
  * interval or is not worth it, as beyond alpha 2, where the sum is steep wherever a score comes in. */
 static double find_log_weight(const ref_scores *s, double max, double a) {
     double low = -log((double)s->n), high = 0, log_w = 0, last = INFINITY;
-    for (int round = 0; round < 200; round++) {
+    for (int round = 0;; round++) { /* ends: no step is longer than half of the one before, or the interval is halved */
         weight_sum r = sum_weights(s, max, a, log_w);
         if (r.sum == 1) return log_w;
         if (r.sum > 1)
@@ -121,7 +121,6 @@ static double find_log_weight(const ref_scores *s, double max, double a) {
         last = fabs(next - log_w);
         log_w = next;
     }
-    return log_w;
 }
 
 static void general_weights(const ref_scores *s, double max, double a, ref_vector y) {

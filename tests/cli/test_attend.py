@@ -143,6 +143,21 @@ class Output(AttendTest):
         self.good(*self.words(q, k, v, {"mask": mask}), "-o", "out.npy")
         np.testing.assert_allclose(self.load("out.npy"), clean, rtol=1e-5, atol=1e-5)
 
+    def test_a_block_mask_is_the_mask_written_out(self):
+        q, k, v, dout = self.normal(2, 50, 8), self.normal(2, 70, 8), self.normal(2, 70, 5), self.normal(2, 50, 5)
+        blocks = self.random.random((2, 4, 5)) < 0.5
+        mask = blocks.repeat(16, 1).repeat(16, 2)[:, :50, :70].copy()
+        outputs = ["-o", "out.npy", "--dq", "dq.npy", "--weights", "weights.npy"]
+        self.good(*self.words(q, k, v, {"mask": mask, "dout": dout}), *outputs)
+        expected = [self.load(name) for name in outputs if name.endswith(".npy")]
+        self.good(*self.words(q, k, v, {"block_mask": blocks, "dout": dout}), "--block-size", "16", *outputs)
+        for name, array in zip(("out.npy", "dq.npy", "weights.npy"), expected):
+            np.testing.assert_array_equal(self.load(name), array)
+        words = self.words(q, k, v, {"block_mask": blocks})
+        self.bad(3, *words, "-o", "out.npy", says="block_mask")
+        self.bad(2, *words, "--block-size", "0", says="--block-size")
+        self.bad(2, *self.words(q, k, v, {}), "--block-size", "16", says="--block-size needs --block-mask")
+
     def test_bias_alibi_scale_and_softcap(self):
         q, k, v = self.normal(2, 3, 5, 8), self.normal(2, 3, 7, 8), self.normal(2, 3, 7, 8)
         bias = self.normal(3, 5, 7)

@@ -166,6 +166,31 @@ class Attention(unittest.TestCase):
         self.refused(ValueError, "kv_starts is given without q_starts", kv_starts=[0, 2])
         self.refused(ValueError, "q_starts[1] is 2: the last is the total, here 4", *packed, q_starts=[0, 2], kv_starts=[0, 6])
 
+    def test_a_block_mask_is_the_mask_written_out(self):
+        rng = np.random.default_rng(9)
+        q, dout = rng.standard_normal((2, 4, 50, 6)), rng.standard_normal((2, 4, 50, 5))
+        k, v = rng.standard_normal((2, 2, 70, 6)), rng.standard_normal((2, 2, 70, 5))
+        for shape in ((4, 5), (4, 1, 5), (2, 1, 4, 5)):
+            blocks = rng.random(shape) < 0.5
+            mask = np.broadcast_to(blocks, (*shape[:-2], 4, 5)).repeat(16, -2).repeat(16, -1)[..., :50, :70]
+            options = {"block_mask": blocks, "block_size": 16}
+            out, seen = attn.attention(q, k, v, see="lse", **options)
+            expected, saw = attn.attention(q, k, v, see="lse", mask=mask)
+            np.testing.assert_array_equal(out, expected)
+            np.testing.assert_array_equal(seen.lse, saw.lse)
+            for got, full in zip(
+                attn.attention_backward(dout, q, k, v, **options)[:3], attn.attention_backward(dout, q, k, v, mask=mask)[:3]
+            ):
+                np.testing.assert_array_equal(got, full)
+            np.testing.assert_array_equal(
+                attn.attention_jvp(q, k, v, dq=q, **options).dout, attn.attention_jvp(q, k, v, dq=q, mask=mask).dout
+            )
+            np.testing.assert_array_equal(attn.attention_received(q, k, v, **options), attn.attention_received(q, k, v, mask=mask))
+        self.refused(ValueError, "block_size is given without a block_mask", block_size=16)
+        self.refused(ValueError, "block_size is 0", block_mask=np.ones((1, 1), bool), block_size=0)
+        self.refused(ValueError, "block_size is -1", block_mask=np.ones((1, 1), bool), block_size=-1)
+        self.refused(ValueError, "block_mask is f64: it is bool", block_mask=np.ones((1, 1)))
+
     def test_stages_of_scores(self):
         raw = self.q.astype("f8") @ self.k.swapaxes(2, 3) / 8**0.5
         for stage, expected in (("raw", raw), ("capped", 2 * np.tanh(raw / 2)), ("weighted", 2 * np.tanh(raw / 2) + 1)):

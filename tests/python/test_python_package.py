@@ -19,7 +19,7 @@ JVP = "(dx, y, axis=-1, *, scale=1.0)"
 OPTIONS = (
     "score='dot', score_weight=None, scale=None, softcap=0.0, causal=False, offset=None, window=None, mask=None, bias=None, "
     "alibi=None, q_lengths=None, kv_lengths=None, sinks=None, weighting='softmax', alpha=None, dropout=0.0, seed=0, "
-    "q_starts=None, kv_starts=None"
+    "q_starts=None, kv_starts=None, block_mask=None, block_size=None"
 )
 LOSS = "ignore_index=-100, label_smoothing=0.0, z_loss=0.0, reduction='mean', grad=False)"
 ROUTER = "order='softmax-top-k', normalize=False, bias=None, scale=1.0)"
