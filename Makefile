@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 
-.PHONY: all run test bench install format clean help configure
+.PHONY: all run test bench peers install format clean help configure
 
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn attn_static attn_program
@@ -24,6 +24,10 @@ test:
 bench: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn_program
 	@$(BUILD)/attn bench full
+
+peers: configure
+	@cmake --build $(BUILD) -j $(JOBS)
+	@$(PYTHON) bench/peers.py $(BUILD) --json $(BUILD)/peers.json
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
@@ -45,4 +49,5 @@ help:
 	@echo "make run      the main job: train, evaluate and explain an image classifier; writes $(BUILD)/run/report.html"
 	@echo "make test     every test; the last line counts them"
 	@echo "make bench    the kernels' speed against this machine's peak"
+	@echo "make peers    the same beside numpy, torch and onnxruntime, as far as PYTHON ($(PYTHON)) has them"
 	@echo "make install  headers, libraries, attn.pc, CMake package and man pages to PREFIX ($(PREFIX))"
