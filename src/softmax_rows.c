@@ -3,6 +3,7 @@
  * are brought into a strip first. A row too long for its strip is worked on in pieces, read once for its maximum, once for its sum
  * and once for its result. Whichever way a row takes, its bits are the same: kernels.h says how pieces are summed. */
 #include "softmax_rows.h"
+#include "softmax_whole.h"
 #include "entmax_search.h"
 #include "operand.h"
 #include "piece.h"
@@ -16,8 +17,7 @@
 /* Elements of dense rows that make a work item, and of which at least two items are worth a second worker. */
 enum { ITEM_ELEMENTS = 16384 };
 
-/* A multiple of `unit` rows. */
-static int64_t rows_per_item(int64_t n, int64_t unit) {
+int64_t attn_rows_per_item(int64_t n, int64_t unit) {
     int64_t units = ITEM_ELEMENTS / unit / (n > 0 ? n : 1);
     return units > 1 ? units * unit : unit;
 }
@@ -292,12 +292,6 @@ static void do_block(void *context, int64_t item, void *scratch) {
     const score_run *run = context;
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
-    const attn_rows_tensor *x = &rows->t[SCORES_X], *y = &rows->t[SCORES_Y];
-    if (run->plain && x->step == 1 && y->step == 1 && run->job->result <= RESULT_LOG_SOFTMAX) {
-        run->k->rows(run->job->result == RESULT_LOG_SOFTMAX, b.count, rows->n, b.data[SCORES_X], b.next[SCORES_X],
-                     b.data[SCORES_Y], b.next[SCORES_Y]);
-        return;
-    }
     _Alignas(64) char stack[STRIP_STACK_BYTES(1)];
     for (int64_t row = 0; row < b.count; row += run->plan.rows)
         do_rows(run, &b, row, b.count - row < run->plan.rows ? b.count - row : run->plan.rows, run->plan.bytes ? scratch : stack);
@@ -347,15 +341,17 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
                       .dtype = x->dtype,
                       .size = attn_dtype_size(x->dtype),
                       .temperature = x->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
-                      .block = rows_per_item(rows->n, 1) };
+                      .block = attn_rows_per_item(rows->n, 1) };
     run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data &&
                 job->result != RESULT_GUMBEL;
+    attn_whole_run whole;
+    if (k && run.plain && attn_plan_whole(&whole, job, k, exec)) return attn_run_whole(&whole, exec);
     run.plan = (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = rows->n };
     bool works_in_y = y->data && y->step == 1;
     bool works_in_x = !y->data && run.plain && x->step == 1 && job->result != RESULT_LSE_TANGENT;
     if (k && !works_in_y && !works_in_x) {
         run.plan = attn_strip_plan_for(rows->n, run.size, 1, exec);
-        run.block = rows_per_item(rows->n, run.plan.rows);
+        run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
     attn_status status = attn_session_open(&session, exec, (attn_need){ .per_worker = run.plan.bytes });
@@ -481,10 +477,10 @@ attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec) {
                          .k = k ? &k->softmax : NULL,
                          .entmax = k ? &k->entmax : NULL,
                          .size = attn_dtype_size(rows->t[GRADIENT_Y].dtype),
-                         .block = rows_per_item(rows->n, 1) };
+                         .block = attn_rows_per_item(rows->n, 1) };
     if (k && !is_dense(rows)) {
         run.plan = attn_strip_plan_for(rows->n, run.size, 2, exec);
-        run.block = rows_per_item(rows->n, run.plan.rows);
+        run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
     attn_status status = attn_session_open(&session, exec, (attn_need){ .per_worker = run.plan.bytes });
