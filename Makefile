@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 
-.PHONY: all run test bench peers install format clean help configure
+.PHONY: all run test bench peers sweep install format clean help configure
 
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn attn_static attn_program
@@ -26,8 +26,12 @@ bench: configure
 	@$(BUILD)/attn bench full
 
 peers: configure
-	@cmake --build $(BUILD) -j $(JOBS)
+	@cmake --build $(BUILD) -j $(JOBS) --target attn_python attn_python_files
 	@$(PYTHON) bench/peers.py $(BUILD) --json $(BUILD)/peers.json
+
+sweep: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target sweep
+	@$(BUILD)/tests/sweep
 
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
@@ -50,4 +54,5 @@ help:
 	@echo "make test     every test; the last line counts them"
 	@echo "make bench    the kernels' speed against this machine's peak"
 	@echo "make peers    the same beside numpy, torch and onnxruntime, as far as PYTHON ($(PYTHON)) has them"
+	@echo "make sweep    the vector functions at every float there is, against libm: the figures of docs/ACCURACY.md"
 	@echo "make install  headers, libraries, attn.pc, CMake package and man pages to PREFIX ($(PREFIX))"

@@ -22,16 +22,18 @@ int64_t attn_rows_per_item(int64_t n, int64_t unit) {
     return units > 1 ? units * unit : unit;
 }
 
-/* The kernels for tensors that are all of one element type that has some; else NULL, and the reference answers. Beyond alpha 2 weights
- * rise so steeply above the threshold that single precision would tell little of them: the reference answers, in double. */
+/* The kernels for tensors that are all of one element type that has some, 16 bits counting as F32; else NULL, and the reference
+ * answers. Beyond alpha 2 weights rise so steeply above the threshold that single precision would tell little of them: the reference
+ * answers, in double. */
 static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tensors, size_t count, double alpha) {
     int32_t dtype = -1;
     if (alpha > 2) return NULL;
     for (size_t i = 0; i < count; i++) {
         const attn_rows_tensor *t = &rows->t[tensors[i]];
         if (!t->data) continue;
-        if (dtype >= 0 && t->dtype != dtype) return NULL;
-        dtype = t->dtype;
+        int32_t computed = t->dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
+        if (dtype >= 0 && computed != dtype) return NULL;
+        dtype = computed;
     }
     const attn_kernels *k = attn_kernels_for(dtype);
     return k && k->softmax.rows && k->entmax.excess ? k : NULL;
@@ -94,8 +96,8 @@ static void load_scores(const score_run *run, score_strip *s, int64_t row, int64
     attn_strip from = s->x, z = s->z;
     from.data = attn_strip_at(s->x, row, j);
     z.data = attn_strip_at(s->z, row, 0);
-    if (run->plain || from.step != 1) {
-        attn_strip_copy(run->k, end - row, n, from, z);
+    if (run->plain || from.step != 1 || from.dtype != run->dtype) {
+        attn_strip_copy(run->kernels, end - row, n, from, z);
         from = z;
     }
     if (run->plain) return;
@@ -208,7 +210,7 @@ static void entmax_row(const score_run *run, score_strip *s, int64_t r, bool dir
             run->k->blank(m, z, 0, work);
         attn_strip from_work = s->work, y = s->y;
         from_work.data = work, y.data = attn_strip_at(s->y, r, j);
-        if (s->work.data != s->y.data) attn_strip_copy(run->k, 1, m, from_work, y);
+        if (s->work.data != s->y.data) attn_strip_copy(run->kernels, 1, m, from_work, y);
     }
 }
 
@@ -256,7 +258,7 @@ static void do_strip(const score_run *run, score_strip *s) {
         for (int64_t r = 0; r < s->rows; r++) finish_row(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m, keep_exp);
         attn_strip y = s->y;
         y.data = attn_strip_at(s->y, 0, j);
-        if (s->work.data != s->y.data) attn_strip_copy(run->k, s->rows, m, s->work, y);
+        if (s->work.data != s->y.data) attn_strip_copy(run->kernels, s->rows, m, s->work, y);
     }
 }
 
@@ -273,12 +275,12 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
                       .number = b->number + row * b->next_number,
                       .next_number = b->next_number,
                       .capacity = run->plan.capacity };
-    bool direct = run->plain && s.x.step == 1;
-    if (s.y.data && s.y.step == 1) {
+    bool direct = run->plain && s.x.step == 1 && s.x.dtype == run->dtype;
+    if (s.y.data && s.y.step == 1 && s.y.dtype == run->dtype) {
         s.work = s.y;
         s.capacity = rows->n;
     } else if (s.y.data || !direct || run->job->result == RESULT_LSE_TANGENT) {
-        s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .size = run->size };
+        s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .dtype = run->dtype, .size = run->size };
     } else {
         s.capacity = rows->n;
     }
@@ -338,19 +340,20 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
                       .kernels = k,
                       .k = k ? &k->softmax : NULL,
                       .entmax = k ? &k->entmax : NULL,
-                      .dtype = x->dtype,
-                      .size = attn_dtype_size(x->dtype),
-                      .temperature = x->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
+                      .dtype = k ? k->dtype : x->dtype,
+                      .size = attn_dtype_size(k ? k->dtype : x->dtype),
+                      .temperature =
+                          k && k->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
                       .block = attn_rows_per_item(rows->n, 1) };
     run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data &&
                 job->result != RESULT_GUMBEL;
     attn_whole_run whole;
     if (k && run.plain && attn_plan_whole(&whole, job, k, exec)) return attn_run_whole(&whole, exec);
     run.plan = (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = rows->n };
-    bool works_in_y = y->data && y->step == 1;
-    bool works_in_x = !y->data && run.plain && x->step == 1 && job->result != RESULT_LSE_TANGENT;
+    bool works_in_y = y->data && y->step == 1 && y->dtype == run.dtype;
+    bool works_in_x = !y->data && run.plain && x->step == 1 && x->dtype == run.dtype && job->result != RESULT_LSE_TANGENT;
     if (k && !works_in_y && !works_in_x) {
-        run.plan = attn_strip_plan_for(rows->n, run.size, 1, exec);
+        run.plan = attn_strip_plan_for(rows->n, run.size, 1, x->step == 1 && (!y->data || y->step == 1), exec);
         run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
@@ -365,6 +368,7 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
 
 typedef struct gradient_run {
     const gradient_job *job;
+    const attn_kernels *kernels;
     const attn_softmax_kernels *k;
     const attn_entmax_kernels *entmax;
     size_t size;
@@ -372,10 +376,17 @@ typedef struct gradient_run {
     attn_strip_plan plan;
 } gradient_run;
 
-static bool is_dense(const attn_rows *rows) {
+static bool all_dense(const attn_rows *rows) {
     for (int32_t t = 0; t < rows->tensors; t++)
         if (rows->t[t].step != 1) return false;
     return true;
+}
+
+/* Worked on where they are. */
+static bool is_dense(const attn_rows *rows, int32_t dtype) {
+    for (int32_t t = 0; t < rows->tensors; t++)
+        if (rows->t[t].dtype != dtype) return false;
+    return all_dense(rows);
 }
 
 /* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy (of a tangent sum exp(y) dy), entmax sum r dy and
@@ -409,7 +420,8 @@ static void dense_gradient(const gradient_run *run, const char *y, const char *d
 /* Rows of a strip: y and dy into two buffers, once for the sum and, where they did not fit whole, again for the result. */
 static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y, attn_strip dy, attn_strip dx, char *buffer) {
     const int64_t n = run->job->rows.n, capacity = run->plan.capacity;
-    attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .size = run->size }, dy_work = y_work;
+    attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .dtype = run->kernels->dtype, .size = run->size },
+               dy_work = y_work;
     dy_work.data += (size_t)(run->plan.rows * run->plan.row) * run->size;
     gradient_sums sums[STRIP_ROWS] = { { { 0, 0 }, { 0, 0 } } };
     for (int pass = 0; pass < 2; pass++)
@@ -420,8 +432,8 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
             from_dy.data = attn_strip_at(dy, 0, j);
             to.data = attn_strip_at(dx, 0, j);
             if (pass == 0 || n > capacity) {
-                attn_strip_copy(run->k, count, m, from_y, y_work);
-                attn_strip_copy(run->k, count, m, from_dy, dy_work);
+                attn_strip_copy(run->kernels, count, m, from_y, y_work);
+                attn_strip_copy(run->kernels, count, m, from_dy, dy_work);
             }
             for (int64_t r = 0; r < count; r++) {
                 char *yr = attn_strip_at(y_work, r, 0), *dyr = attn_strip_at(dy_work, r, 0);
@@ -430,7 +442,7 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
                 else
                     write_dx(run, m, yr, dyr, &sums[r], dyr);
             }
-            if (pass == 1) attn_strip_copy(run->k, count, m, dy_work, to);
+            if (pass == 1) attn_strip_copy(run->kernels, count, m, dy_work, to);
         }
 }
 
@@ -438,7 +450,7 @@ static void gradient_block(void *context, int64_t item, void *scratch) {
     const gradient_run *run = context;
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
-    if (is_dense(rows)) {
+    if (is_dense(rows, run->kernels->dtype)) {
         for (int64_t r = 0; r < b.count; r++)
             dense_gradient(run, attn_strip_of(rows, &b, GRADIENT_Y, r).data, attn_strip_of(rows, &b, GRADIENT_DY, r).data,
                            attn_strip_of(rows, &b, GRADIENT_DX, r).data);
@@ -474,12 +486,13 @@ attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec) {
     const int32_t all[] = { GRADIENT_Y, GRADIENT_DY, GRADIENT_DX };
     const attn_kernels *k = kernels_of(rows, all, 3, job->alpha);
     gradient_run run = { .job = job,
+                         .kernels = k,
                          .k = k ? &k->softmax : NULL,
                          .entmax = k ? &k->entmax : NULL,
-                         .size = attn_dtype_size(rows->t[GRADIENT_Y].dtype),
+                         .size = attn_dtype_size(k ? k->dtype : rows->t[GRADIENT_Y].dtype),
                          .block = attn_rows_per_item(rows->n, 1) };
-    if (k && !is_dense(rows)) {
-        run.plan = attn_strip_plan_for(rows->n, run.size, 2, exec);
+    if (k && !is_dense(rows, k->dtype)) {
+        run.plan = attn_strip_plan_for(rows->n, run.size, 2, all_dense(rows), exec);
         run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
