@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 PYTHON ?= python3
 
-.PHONY: all run test coverage bench install format clean help configure
+.PHONY: all run test coverage bench peers sweep install format clean help configure
 
 all: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn attn_static attn_program
@@ -34,6 +34,14 @@ bench: configure
 	@cmake --build $(BUILD) -j $(JOBS) --target attn_program
 	@$(BUILD)/attn bench full
 
+peers: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target attn_python attn_python_files
+	@$(PYTHON) bench/peers.py $(BUILD) --json $(BUILD)/peers.json
+
+sweep: configure
+	@cmake --build $(BUILD) -j $(JOBS) --target sweep
+	@$(BUILD)/tests/sweep
+
 install: all
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
@@ -55,4 +63,6 @@ help:
 	@echo "make test     every test; the last line counts them"
 	@echo "make coverage which lines and branches of src, outside its kernels, the tests run"
 	@echo "make bench    the kernels' speed against this machine's peak"
+	@echo "make peers    the same beside numpy, torch and onnxruntime, as far as PYTHON ($(PYTHON)) has them"
+	@echo "make sweep    the vector functions at every float there is, against libm: the figures of docs/ACCURACY.md"
 	@echo "make install  headers, libraries, attn.pc, CMake package and man pages to PREFIX ($(PREFIX))"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* softmax:r65536c128,f32[,axis0][,in-place][,backward][,log|softmin|sparsemax|entmax15|entmax|gumbel] and
+/* softmax:[b64]r1024c256,f32[,axis0|axis1][,in-place][,backward][,log|softmin|sparsemax|entmax15|entmax|gumbel] and
  * cross-entropy:n4096c32768,f32 (loss and gradient). Measured in bytes, each read and written once: x and y, or y, dy and dx. */
 #include "case.h"
 
@@ -25,11 +25,11 @@ static attn_status run_backward(void *call, const attn_exec *exec) {
 static attn_status run_loss(void *call, const attn_exec *exec) { return attn_cross_entropy(&((rows_call *)call)->loss, exec); }
 
 /* x and y, and what a copy of one to the other moves. */
-static rows_call *open_rows(bench_problem *p, bench_case *c, const int64_t shape[2], attn_tensor *x, attn_tensor *y) {
+static rows_call *open_rows(bench_problem *p, bench_case *c, int32_t rank, const int64_t *shape, attn_tensor *x, attn_tensor *y) {
     size_t before = c->size;
-    *x = bench_tensor(c, p->dtype, 2, shape);
+    *x = bench_tensor(c, p->dtype, rank, shape);
     c->copy_size = c->size - before;
-    *y = bench_tensor(c, p->dtype, 2, shape);
+    *y = bench_tensor(c, p->dtype, rank, shape);
     c->copy_from = x->data;
     c->copy_to = y->data;
     rows_call *r = c->call = bench_memory(c, sizeof *r);
@@ -37,22 +37,23 @@ static rows_call *open_rows(bench_problem *p, bench_case *c, const int64_t shape
     return c->failed ? NULL : r;
 }
 
-static void open_softmax(bench_problem *p, bench_case *c, const int64_t shape[2]) {
+static void open_softmax(bench_problem *p, bench_case *c, int32_t rank, const int64_t *shape) {
     attn_tensor x, y, dy;
-    rows_call *r = open_rows(p, c, shape, &x, &y);
+    rows_call *r = open_rows(p, c, rank, shape, &x, &y);
     if (!r) return;
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         if (bench_problem_has(p, ops[i].name)) r->softmax.op = ops[i].op;
-    bool axis0 = bench_problem_has(p, "axis0"), in_place = bench_problem_has(p, "in-place");
-    r->softmax.x = axis0 ? attn_axis_last(x, 0) : x;
-    r->softmax.y = axis0 ? attn_axis_last(y, 0) : y;
+    bool in_place = bench_problem_has(p, "in-place");
+    int32_t axis = bench_problem_has(p, "axis0") ? 0 : rank == 3 && bench_problem_has(p, "axis1") ? 1 : -1;
+    r->softmax.x = attn_axis_last(x, axis);
+    r->softmax.y = attn_axis_last(y, axis);
     if (in_place) r->softmax.y = r->softmax.x;
     c->bytes = 2 * (double)c->copy_size;
     c->run = run_forward;
     if (!bench_problem_has(p, "backward")) return;
-    dy = bench_tensor(c, p->dtype, 2, shape);
+    dy = bench_tensor(c, p->dtype, rank, shape);
     if (c->failed) return;
-    r->grads = (attn_softmax_grads){ .dy = axis0 ? attn_axis_last(dy, 0) : dy, .dx = r->softmax.x };
+    r->grads = (attn_softmax_grads){ .dy = attn_axis_last(dy, axis), .dx = r->softmax.x };
     c->bytes = 3 * (double)c->copy_size;
     c->run = run_backward;
 }
@@ -60,7 +61,7 @@ static void open_softmax(bench_problem *p, bench_case *c, const int64_t shape[2]
 static void open_loss(bench_problem *p, bench_case *c, const int64_t shape[2]) {
     attn_tensor x, y;
     const int64_t one = 1;
-    rows_call *r = open_rows(p, c, shape, &x, &y);
+    rows_call *r = open_rows(p, c, 2, shape, &x, &y);
     if (!r) return;
     r->loss = (attn_cross_entropy_args){
         .logits = x, .dlogits = y, .labels = bench_labels(c, shape[0], shape[1]), .loss = bench_output(c, ATTN_F64, 1, &one)
@@ -70,12 +71,12 @@ static void open_loss(bench_problem *p, bench_case *c, const int64_t shape[2]) {
 }
 
 int bench_rows(bench_problem *p, bench_case *c, io_error *error) {
-    int64_t shape[2];
-    bool softmax = strcmp(p->kind, "softmax") == 0;
-    int failed = bench_problem_sizes(p, softmax ? "rc" : "nc", shape, error);
+    int64_t shape[3];
+    bool softmax = strcmp(p->kind, "softmax") == 0, batch = p->size['b' - 'a'] > 0;
+    int failed = bench_problem_sizes(p, softmax ? "brc" : "nc", shape, error);
     if (failed) return failed;
     if (softmax)
-        open_softmax(p, c, shape);
+        open_softmax(p, c, batch ? 3 : 2, batch ? shape : shape + 1);
     else
         open_loss(p, c, shape);
     return IO_OK;

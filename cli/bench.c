@@ -61,6 +61,7 @@ static const char *const full[] = {
     "softmax:r1c128256,f32",
     "softmax:r65536c128,f32,in-place",
     "softmax:r4096c4096,f32,axis0",
+    "softmax:b64r1024c256,f32,axis1",
     "softmax:r65536c128,f32,log",
     "softmax:r8192c1024,f64",
     "softmax:r65536c128,f32,backward",
@@ -223,8 +224,8 @@ const command command_bench = {
         "  attn bench\n  attn bench full --threads 1 --json >today.json\n  attn bench full --threads 1 --against today.json\n"
         "  attn bench attention:b1h32k8q2048s2048d128,f32,causal --isa avx2\n"
         "\nProblems are KIND:SIZES,WORDS; sizes are letters with numbers, and words come in any order\n"
-        "  softmax:r65536c128,f32          rows, columns; axis0, in-place, backward; log, softmin, sparsemax,\n"
-        "                                  entmax15, entmax, gumbel\n"
+        "  softmax:r65536c128,f32          (b) batch, rows, columns; axis0, axis1, in-place, backward; log,\n"
+        "                                  softmin, sparsemax, entmax15, entmax, gumbel\n"
         "  attention:b1h8k2q2048s2048d128,f32\n"
         "                                  batch, heads, key heads, queries, keys, size of a head, (v) of a\n"
         "                                  value; causal, windowN (N keys with the query's own), padded;\n"

@@ -3,6 +3,7 @@
  * are brought into a strip first. A row too long for its strip is worked on in pieces, read once for its maximum, once for its sum
  * and once for its result. Whichever way a row takes, its bits are the same: kernels.h says how pieces are summed. */
 #include "softmax_rows.h"
+#include "softmax_whole.h"
 #include "entmax_search.h"
 #include "operand.h"
 #include "piece.h"
@@ -16,20 +17,21 @@
 /* Elements of dense rows that make a work item, and of which at least two items are worth a second worker. */
 enum { ITEM_ELEMENTS = 16384 };
 
-/* A multiple of `unit` rows. */
-static int64_t rows_per_item(int64_t n, int64_t unit) {
+int64_t attn_rows_per_item(int64_t n, int64_t unit) {
     int64_t units = ITEM_ELEMENTS / unit / (n > 0 ? n : 1);
     return units > 1 ? units * unit : unit;
 }
 
-/* The kernels for tensors that are all of one element type that has some; else NULL, and the reference answers. */
+/* The kernels for tensors that are all of one element type that has some, 16 bits counting as F32; else NULL, and the reference
+ * answers. */
 static const attn_kernels *kernels_of(const attn_rows *rows, const int32_t *tensors, size_t count) {
     int32_t dtype = -1;
     for (size_t i = 0; i < count; i++) {
         const attn_rows_tensor *t = &rows->t[tensors[i]];
         if (!t->data) continue;
-        if (dtype >= 0 && t->dtype != dtype) return NULL;
-        dtype = t->dtype;
+        int32_t computed = t->dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
+        if (dtype >= 0 && computed != dtype) return NULL;
+        dtype = computed;
     }
     const attn_kernels *k = attn_kernels_for(dtype);
     return k && k->softmax.rows && k->entmax.excess ? k : NULL;
@@ -98,8 +100,8 @@ static void load_scores(const score_run *run, score_strip *s, int64_t row, int64
     attn_strip from = s->x, z = s->z;
     from.data = attn_strip_at(s->x, row, j);
     z.data = attn_strip_at(s->z, row, 0);
-    if (run->plain || from.step != 1) {
-        attn_strip_copy(run->k, end - row, n, from, z);
+    if (run->plain || from.step != 1 || from.dtype != run->dtype) {
+        attn_strip_copy(run->kernels, end - row, n, from, z);
         from = z;
     }
     if (run->plain) return;
@@ -212,7 +214,7 @@ static void entmax_row(const score_run *run, score_strip *s, int64_t r, bool dir
             run->k->blank(m, z, 0, work);
         attn_strip from_work = s->work, y = s->y;
         from_work.data = work, y.data = attn_strip_at(s->y, r, j);
-        if (s->work.data != s->y.data) attn_strip_copy(run->k, 1, m, from_work, y);
+        if (s->work.data != s->y.data) attn_strip_copy(run->kernels, 1, m, from_work, y);
     }
 }
 
@@ -260,7 +262,7 @@ static void do_strip(const score_run *run, score_strip *s) {
         for (int64_t r = 0; r < s->rows; r++) finish_row(run, s, r, attn_strip_at(s->z, r, direct ? j : 0), m, keep_exp);
         attn_strip y = s->y;
         y.data = attn_strip_at(s->y, 0, j);
-        if (s->work.data != s->y.data) attn_strip_copy(run->k, s->rows, m, s->work, y);
+        if (s->work.data != s->y.data) attn_strip_copy(run->kernels, s->rows, m, s->work, y);
     }
 }
 
@@ -277,12 +279,12 @@ static void do_rows(const score_run *run, const attn_rows_block *b, int64_t row,
                       .number = b->number + row * b->next_number,
                       .next_number = b->next_number,
                       .capacity = run->plan.capacity };
-    bool direct = run->plain && s.x.step == 1;
-    if (s.y.data && s.y.step == 1) {
+    bool direct = run->plain && s.x.step == 1 && s.x.dtype == run->dtype;
+    if (s.y.data && s.y.step == 1 && s.y.dtype == run->dtype) {
         s.work = s.y;
         s.capacity = rows->n;
     } else if (s.y.data || !direct || run->job->result == RESULT_LSE_TANGENT) {
-        s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .size = run->size };
+        s.work = (attn_strip){ .data = buffer, .row = run->plan.row, .step = 1, .dtype = run->dtype, .size = run->size };
     } else {
         s.capacity = rows->n;
     }
@@ -296,12 +298,6 @@ static void do_block(void *context, int64_t item, void *scratch) {
     const score_run *run = context;
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
-    const attn_rows_tensor *x = &rows->t[SCORES_X], *y = &rows->t[SCORES_Y];
-    if (run->plain && x->step == 1 && y->step == 1 && run->job->result <= RESULT_LOG_SOFTMAX) {
-        run->k->rows(run->job->result == RESULT_LOG_SOFTMAX, b.count, rows->n, b.data[SCORES_X], b.next[SCORES_X],
-                     b.data[SCORES_Y], b.next[SCORES_Y]);
-        return;
-    }
     _Alignas(64) char stack[STRIP_STACK_BYTES(1)];
     for (int64_t row = 0; row < b.count; row += run->plan.rows)
         do_rows(run, &b, row, b.count - row < run->plan.rows ? b.count - row : run->plan.rows, run->plan.bytes ? scratch : stack);
@@ -349,18 +345,21 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
                       .kernels = k,
                       .k = k ? &k->softmax : NULL,
                       .entmax = k ? &k->entmax : NULL,
-                      .dtype = x->dtype,
-                      .size = attn_dtype_size(x->dtype),
-                      .temperature = x->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
-                      .block = rows_per_item(rows->n, 1) };
+                      .dtype = k ? k->dtype : x->dtype,
+                      .size = attn_dtype_size(k ? k->dtype : x->dtype),
+                      .temperature =
+                          k && k->dtype == ATTN_F32 ? fmin(fmax(job->temperature, 0x1p-126), 0x1p126) : job->temperature,
+                      .block = attn_rows_per_item(rows->n, 1) };
     run.plain = job->scale == 1 && !job->negate && !rows->t[SCORES_MASK].data && !rows->t[SCORES_BIAS].data &&
                 job->result != RESULT_GUMBEL;
+    attn_whole_run whole;
+    if (k && run.plain && attn_plan_whole(&whole, job, k, exec)) return attn_run_whole(&whole, exec);
     run.plan = (attn_strip_plan){ .rows = STRIP_STACK_ROWS, .capacity = rows->n };
-    bool works_in_y = y->data && y->step == 1;
-    bool works_in_x = !y->data && run.plain && x->step == 1 && job->result != RESULT_LSE_TANGENT;
+    bool works_in_y = y->data && y->step == 1 && y->dtype == run.dtype;
+    bool works_in_x = !y->data && run.plain && x->step == 1 && x->dtype == run.dtype && job->result != RESULT_LSE_TANGENT;
     if (k && !works_in_y && !works_in_x) {
-        run.plan = attn_strip_plan_for(rows->n, run.size, 1, exec);
-        run.block = rows_per_item(rows->n, run.plan.rows);
+        run.plan = attn_strip_plan_for(rows->n, run.size, 1, x->step == 1 && (!y->data || y->step == 1), exec);
+        run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
     attn_status status = attn_session_open(&session, exec, (attn_need){ .per_worker = run.plan.bytes });
@@ -374,6 +373,7 @@ attn_status attn_run_scores(const score_job *job, const attn_exec *exec) {
 
 typedef struct gradient_run {
     const gradient_job *job;
+    const attn_kernels *kernels;
     const attn_softmax_kernels *k;
     const attn_entmax_kernels *entmax;
     size_t size;
@@ -381,10 +381,17 @@ typedef struct gradient_run {
     attn_strip_plan plan;
 } gradient_run;
 
-static bool is_dense(const attn_rows *rows) {
+static bool all_dense(const attn_rows *rows) {
     for (int32_t t = 0; t < rows->tensors; t++)
         if (rows->t[t].step != 1) return false;
     return true;
+}
+
+/* Worked on where they are. */
+static bool is_dense(const attn_rows *rows, int32_t dtype) {
+    for (int32_t t = 0; t < rows->tensors; t++)
+        if (rows->t[t].dtype != dtype) return false;
+    return all_dense(rows);
 }
 
 /* What a row's y and dy add up to: softmax sum y dy, log-softmax sum dy (of a tangent sum exp(y) dy), entmax sum r dy and
@@ -418,7 +425,8 @@ static void dense_gradient(const gradient_run *run, const char *y, const char *d
 /* Rows of a strip: y and dy into two buffers, once for the sum and, where they did not fit whole, again for the result. */
 static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y, attn_strip dy, attn_strip dx, char *buffer) {
     const int64_t n = run->job->rows.n, capacity = run->plan.capacity;
-    attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .size = run->size }, dy_work = y_work;
+    attn_strip y_work = { .data = buffer, .row = run->plan.row, .step = 1, .dtype = run->kernels->dtype, .size = run->size },
+               dy_work = y_work;
     dy_work.data += (size_t)(run->plan.rows * run->plan.row) * run->size;
     gradient_sums sums[STRIP_ROWS] = { { { 0, 0 }, { 0, 0 } } };
     for (int pass = 0; pass < 2; pass++)
@@ -429,8 +437,8 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
             from_dy.data = attn_strip_at(dy, 0, j);
             to.data = attn_strip_at(dx, 0, j);
             if (pass == 0 || n > capacity) {
-                attn_strip_copy(run->k, count, m, from_y, y_work);
-                attn_strip_copy(run->k, count, m, from_dy, dy_work);
+                attn_strip_copy(run->kernels, count, m, from_y, y_work);
+                attn_strip_copy(run->kernels, count, m, from_dy, dy_work);
             }
             for (int64_t r = 0; r < count; r++) {
                 char *yr = attn_strip_at(y_work, r, 0), *dyr = attn_strip_at(dy_work, r, 0);
@@ -439,7 +447,7 @@ static void strip_gradient(const gradient_run *run, int64_t count, attn_strip y,
                 else
                     write_dx(run, m, yr, dyr, &sums[r], dyr);
             }
-            if (pass == 1) attn_strip_copy(run->k, count, m, dy_work, to);
+            if (pass == 1) attn_strip_copy(run->kernels, count, m, dy_work, to);
         }
 }
 
@@ -447,7 +455,7 @@ static void gradient_block(void *context, int64_t item, void *scratch) {
     const gradient_run *run = context;
     const attn_rows *rows = &run->job->rows;
     attn_rows_block b = attn_rows_at(rows, run->block, item);
-    if (is_dense(rows)) {
+    if (is_dense(rows, run->kernels->dtype)) {
         for (int64_t r = 0; r < b.count; r++)
             dense_gradient(run, attn_strip_of(rows, &b, GRADIENT_Y, r).data, attn_strip_of(rows, &b, GRADIENT_DY, r).data,
                            attn_strip_of(rows, &b, GRADIENT_DX, r).data);
@@ -484,13 +492,14 @@ attn_status attn_run_gradients(const gradient_job *job, const attn_exec *exec) {
     /* Beyond alpha 2 the least weights count most, and the reference keeps the digits of differences to the least. */
     const attn_kernels *k = job->alpha > 2 ? NULL : kernels_of(rows, all, 3);
     gradient_run run = { .job = job,
+                         .kernels = k,
                          .k = k ? &k->softmax : NULL,
                          .entmax = k ? &k->entmax : NULL,
-                         .size = attn_dtype_size(rows->t[GRADIENT_Y].dtype),
-                         .block = rows_per_item(rows->n, 1) };
-    if (k && !is_dense(rows)) {
-        run.plan = attn_strip_plan_for(rows->n, run.size, 2, exec);
-        run.block = rows_per_item(rows->n, run.plan.rows);
+                         .size = attn_dtype_size(k ? k->dtype : rows->t[GRADIENT_Y].dtype),
+                         .block = attn_rows_per_item(rows->n, 1) };
+    if (k && !is_dense(rows, k->dtype)) {
+        run.plan = attn_strip_plan_for(rows->n, run.size, 2, all_dense(rows), exec);
+        run.block = attn_rows_per_item(rows->n, run.plan.rows);
     }
     attn_session session;
     attn_status status = attn_session_open(&session, exec, (attn_need){ .per_worker = run.plan.bytes });

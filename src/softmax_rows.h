@@ -35,6 +35,9 @@ typedef struct score_job {
     bool hard; /* RESULT_GUMBEL: 1 at the first largest */
 } score_job;
 
+/* How many dense rows of n elements make a work item: a multiple of `unit`. */
+int64_t attn_rows_per_item(int64_t n, int64_t unit);
+
 attn_status attn_run_scores(const score_job *job, const attn_exec *exec);
 
 /* dx from y and dy: of the gradient, or of a tangent dy from y and dx. */

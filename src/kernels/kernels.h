@@ -59,6 +59,38 @@ typedef enum attn_slope { ATTN_SLOPE_SOFTMAX, ATTN_SLOPE_LOG, ATTN_SLOPE_LOG_TAN
  * accumulated (peak, sums) then has the same bits as in one call. Outputs may be inputs. */
 enum { ATTN_ROW_PIECE = 256 };
 
+/* Elements of rows that are worked on at once without memory for it: few enough for the first cache. */
+enum { ATTN_ROOM = 4096 };
+
+/* Softmax or log-softmax of whole dense rows, so many elements apart: the same bits as from the pieces below. */
+typedef struct attn_softmax_rows {
+    bool logarithmic;
+    bool stream; /* y goes past the caches: it is of the table's own type, not x, and all its rows are aligned to 16 bytes */
+    void *
+        room; /* NULL, or a row's elements rounded up to whole vectors, aligned to 64 bytes: for rows of more than ATTN_ROOM where
+                  * y cannot hold exponentials, lest they be taken twice. Without it such rows do not stream */
+    int32_t x_dtype, y_dtype; /* the table's own or, beside F32, 16 bits */
+    int64_t rows, n;
+    const void *x;
+    int64_t x_row;
+    void *y; /* may be x where the types are one */
+    int64_t y_row;
+} attn_softmax_rows;
+
+/* The same along another axis: `columns` columns side by side, at most ATTN_COLUMNS. */
+enum { ATTN_COLUMNS = 256 };
+
+typedef struct attn_softmax_columns {
+    bool logarithmic, stream; /* as above */
+    int32_t x_dtype, y_dtype;
+    int64_t columns, n; /* n: elements of a column, so many apart */
+    const void *x;
+    int64_t x_step;
+    void *y;
+    int64_t y_step;
+    void *room; /* n + 1 times the columns rounded up to whole lines of 64 bytes; aligned to them */
+} attn_softmax_columns;
+
 typedef struct attn_softmax_kernels {
     /* z = sign * (scale * x + bias), -inf where the mask is 0. bias and mask may be NULL. */
     void (*scores)(int64_t n, const void *x, const void *bias, const uint8_t *mask, double scale, double sign, void *z);
@@ -69,8 +101,8 @@ typedef struct attn_softmax_kernels {
     void (*log)(int64_t n, const void *z, double max, double log_sum, void *y); /* y = (z - max) - log_sum */
     /* Of a row that is not regular: y = masked where z is -inf, else NaN. */
     void (*blank)(int64_t n, const void *z, double masked, void *y);
-    /* Softmax or log-softmax of whole rows: the same bits as from the pieces above. */
-    void (*rows)(bool logarithmic, int64_t rows, int64_t n, const void *z, int64_t z_row, void *y, int64_t y_row);
+    void (*rows)(const attn_softmax_rows *t);
+    void (*columns)(const attn_softmax_columns *t);
     /* y[j * y_row + i] = x[i * x_row + j] for i < m, j < n. */
     void (*transpose)(int64_t m, int64_t n, const void *x, int64_t x_row, void *y, int64_t y_row);
     /* The sum of y dy (log-softmax: dy, of a tangent exp(y) dy) over entries that have weight: y is not 0 (-inf). */

@@ -18,6 +18,8 @@
 #include "convert.inc"
 #include "math.inc"
 #include "softmax.inc"
+#include "softmax_rows.inc"
+#include "softmax_columns.inc"
 #include "gate.inc"
 #include "activation.inc"
 #include "norm.inc"

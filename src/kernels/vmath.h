@@ -38,6 +38,8 @@ static const elem erfc_poly[] = { 0.25659417317575129f,   0.14164682642498063f, 
 #define LN2_HIGH      0.693359375f
 #define LN2_LOW       -2.12194440054690583e-4f
 #define SMALLEST      0x1p-126f
+#define EXP_NORMAL    -87.3365402f /* -126 ln 2, rounded up */
+#define ROUND_SHIFT   (0x1.8p23f + 127)
 #define SUBNORMAL_EXP 32
 #define SUBNORMAL_UP  0x1p32f
 #define INFINITE      HUGE_VALF
@@ -83,6 +85,8 @@ static const elem erfc_poly[] = { 0.22204100875529987285,     0.1615728117831623
 #define LN2_HIGH      0x1.62e42feep-1
 #define LN2_LOW       1.90821492927058770002e-10
 #define SMALLEST      0x1p-1022
+#define EXP_NORMAL    -708.39641853226408
+#define ROUND_SHIFT   (0x1.8p52 + 1023)
 #define SUBNORMAL_EXP 64
 #define SUBNORMAL_UP  0x1p64
 #define INFINITE      HUGE_VAL
@@ -116,6 +120,30 @@ V vf v_exp_parts(vf x, vf *n) {
 V vf v_exp(vf x) {
     vf n, p = v_exp_parts(v_clamp(x, EXP_LOWEST, EXP_HIGHEST), &n);
     return v_scale2(v_add(v_set(1), p), n);
+}
+
+/* e^x of `count` vectors side by side, whose chains are long; x up to some 20. 0 where that is below the normal range, which takes
+ * half the operations. Adding ROUND_SHIFT leaves the nearest integer n, and the exponent's bias, in the low bits of t. NaN is not
+ * less than anything, and a product with NaN is NaN. */
+V void v_exp_normal(int count, vf *x) {
+    vf t[4], r[4], p[4];
+    UNROLL
+    for (int i = 0; i < count; i++) t[i] = v_fma(x[i], v_set(INV_LN2), v_set(ROUND_SHIFT));
+    UNROLL
+    for (int i = 0; i < count; i++) r[i] = v_fnma(v_sub(t[i], v_set(ROUND_SHIFT)), v_set(LN2_HIGH), x[i]);
+    UNROLL
+    for (int i = 0; i < count; i++) r[i] = v_fnma(v_sub(t[i], v_set(ROUND_SHIFT)), v_set(LN2_LOW), r[i]);
+    UNROLL
+    for (int i = 0; i < count; i++) p[i] = v_set(exp_poly[EXP_DEGREE]);
+    UNROLL
+    for (int degree = EXP_DEGREE - 1; degree >= 0; degree--) UNROLL
+    for (int i = 0; i < count; i++) p[i] = v_fma(p[i], r[i], v_set(exp_poly[degree]));
+    UNROLL
+    for (int i = 0; i < count; i++) p[i] = v_fma(v_mul(r[i], r[i]), p[i], r[i]);
+    UNROLL
+    for (int i = 0; i < count; i++) p[i] = v_fma(p[i], v_two_to(t[i]), v_two_to(t[i]));
+    UNROLL
+    for (int i = 0; i < count; i++) x[i] = v_clear(v_lt(x[i], v_set(EXP_NORMAL)), p[i]);
 }
 
 /* e^x - 1 for x <= 0, accurate near 0. */

@@ -17,6 +17,11 @@ V void v_store(elem *p, vf x) { _mm256_storeu_ps(p, x); }
 V __m256i v_first(int64_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
 V vf v_load_n(const elem *p, int64_t n) { return _mm256_maskload_ps(p, v_first(n)); }
 V void v_store_n(elem *p, vf x, int64_t n) { _mm256_maskstore_ps(p, v_first(n), x); }
+V void v_stream(elem *p, vf x) {
+    _mm_stream_ps(p, _mm256_castps256_ps128(x));
+    _mm_stream_ps(p + 4, _mm256_extractf128_ps(x, 1));
+}
+V void v_fence(void) { _mm_sfence(); }
 V vf v_set(elem x) { return _mm256_set1_ps(x); }
 V vf v_zero(void) { return _mm256_setzero_ps(); }
 V vf v_iota(void) { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }

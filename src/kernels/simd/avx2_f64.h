@@ -17,6 +17,11 @@ V void v_store(elem *p, vf x) { _mm256_storeu_pd(p, x); }
 V __m256i v_first(int64_t n) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
 V vf v_load_n(const elem *p, int64_t n) { return _mm256_maskload_pd(p, v_first(n)); }
 V void v_store_n(elem *p, vf x, int64_t n) { _mm256_maskstore_pd(p, v_first(n), x); }
+V void v_stream(elem *p, vf x) {
+    _mm_stream_pd(p, _mm256_castpd256_pd128(x));
+    _mm_stream_pd(p + 2, _mm256_extractf128_pd(x, 1));
+}
+V void v_fence(void) { _mm_sfence(); }
 V vf v_set(elem x) { return _mm256_set1_pd(x); }
 V vf v_zero(void) { return _mm256_setzero_pd(); }
 V vf v_iota(void) { return _mm256_setr_pd(0, 1, 2, 3); }

@@ -17,6 +17,13 @@ V void v_store(elem *p, vf x) { _mm512_storeu_ps(p, x); }
 V vm v_first(int64_t n) { return (vm)((1u << n) - 1); }
 V vf v_load_n(const elem *p, int64_t n) { return _mm512_maskz_loadu_ps(v_first(n), p); }
 V void v_store_n(elem *p, vf x, int64_t n) { _mm512_mask_storeu_ps(p, v_first(n), x); }
+V void v_stream(elem *p, vf x) {
+    _mm_stream_ps(p, _mm512_castps512_ps128(x));
+    _mm_stream_ps(p + 4, _mm512_extractf32x4_ps(x, 1));
+    _mm_stream_ps(p + 8, _mm512_extractf32x4_ps(x, 2));
+    _mm_stream_ps(p + 12, _mm512_extractf32x4_ps(x, 3));
+}
+V void v_fence(void) { _mm_sfence(); }
 V vf v_set(elem x) { return _mm512_set1_ps(x); }
 V vf v_zero(void) { return _mm512_setzero_ps(); }
 V vf v_iota(void) { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }

@@ -20,6 +20,8 @@ V vf v_load_n(const elem *p, int64_t n) {
 V void v_store_n(elem *p, vf x, int64_t n) {
     for (int64_t i = 0; i < n; i++) p[i] = x[i];
 }
+V void v_stream(elem *p, vf x) { v_store(p, x); }
+V void v_fence(void) {}
 V vf v_set(elem x) { return x - (vf){ 0 }; }
 V vf v_zero(void) { return (vf){ 0 }; }
 

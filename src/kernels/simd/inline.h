@@ -5,6 +5,7 @@
  *     elem, ELEM_BITS       float and 32, or double and 64
  *     vf, VL                a vector of VL elements           vm   one condition per lane
  *     v_load v_store        any alignment                     v_load_n v_store_n   the first n of VL lanes; the rest reads as 0
+ *     v_stream v_fence      a store past the caches, to memory aligned to 16 bytes; and what comes after the last of them
  *     v_set v_zero v_iota   x everywhere; 0; 0, 1, 2, ...
  *     v_add v_sub v_mul v_div v_sqrt v_neg v_abs
  *     v_max v_min           a > b ? a : b, a < b ? a : b: when either is NaN, the second operand
@@ -18,7 +19,7 @@
  *     v_select v_clear      m ? a : b; m ? 0 : x              v_both v_either v_not   on conditions
  *     v_any v_bits v_mask   is one lane set; lanes as bits, lane 0 lowest; and back
  *     v_pack                the lanes whose condition is set, one behind the other; up to VL elements are written
- *     v_sum v_hmax          over the lanes, in a fixed order; v_hmax without NaN
+ *     v_sum v_hmax          over the lanes: the upper half is added to the lower one, until one is left; v_hmax without NaN
  *     v_transpose           a VL x VL block in registers
  *     v_load_bf16 v_load_f16 v_store_bf16 v_store_f16   VL elements of 16 bits, where ELEM_BITS is 32; stores round to nearest even
  *
