@@ -42,6 +42,7 @@ class Attention(unittest.TestCase):
         self.check(mask=torch.rand(3, 5) < 0.7, dropout=0.3, seed=5, forward=True)
         self.check(("score_weight", wanting(4, 4)), score="additive")
         self.check(score="cosine", scale=3.0)
+        self.check(block_mask=torch.tensor([[[[True, False, True], [True, True, False]]]]), block_size=2, forward=True)
         for weighting in ("sigmoid", "sparsemax", "entmax15", "relu2"):
             self.check(bias, weighting=weighting)
         self.check(("alpha", torch.tensor(1.4, dtype=torch.float64, requires_grad=True)), weighting="entmax")

@@ -25,6 +25,8 @@ class Settings(NamedTuple):
     offset: Tensor | None
     q_starts: Tensor | None
     kv_starts: Tensor | None
+    block_mask: Tensor | None
+    block_size: int | None
     seed: Tensor | None
     score: str
     scale: float | None
@@ -105,6 +107,8 @@ def _forward(inputs: Inputs, settings: Settings) -> list[Tensor]:
         seed=0 if s.seed is None else seed_number(s.seed),
         q_starts=s.q_starts,
         kv_starts=s.kv_starts,
+        block_mask=s.block_mask,
+        block_size=s.block_size,
         see=s.see,
         top_k=s.top_k,
         scores_stage=s.scores_stage,
@@ -243,7 +247,7 @@ class _AttentionBackward(torch.autograd.Function):
 
 _SCHEMA_INPUTS = (
     "Tensor q, Tensor k, Tensor v, Tensor? score_weight, Tensor? bias, Tensor? alibi, Tensor? sinks, Tensor? alpha, "
-    "Tensor? mask, Tensor? q_lengths, Tensor? kv_lengths, Tensor? offset, Tensor? q_starts, Tensor? kv_starts, Tensor? seed, "
+    "Tensor? mask, Tensor? q_lengths, Tensor? kv_lengths, Tensor? offset, Tensor? q_starts, Tensor? kv_starts, Tensor? block_mask, SymInt? block_size, Tensor? seed, "
     "str score, float? scale, float softcap, str causal, SymInt[]? window, str weighting, float dropout, str[] see, "
     "SymInt top_k, str scores_stage, SymInt[]? see_rows, SymInt[]? see_heads, SymInt[]? pooled_size"
 )
@@ -387,6 +391,8 @@ def attention(
     seed: int | Tensor | None = None,
     q_starts: _Ints | None = None,
     kv_starts: _Ints | None = None,
+    block_mask: Tensor | None = None,
+    block_size: int | None = None,
     see: str | Iterable[str] = (),
     top_k: int = 0,
     scores_stage: Literal["weighted", "capped", "raw"] = "weighted",
@@ -412,6 +418,8 @@ def attention(
         offset=_integers(offset),
         q_starts=_integers(q_starts),
         kv_starts=_integers(kv_starts),
+        block_mask=block_mask,
+        block_size=block_size,
         seed=seed_of(seed) if dropout else None,
         score=score,
         scale=scale,
