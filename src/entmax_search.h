@@ -22,7 +22,8 @@ typedef struct attn_entmax_cut {
     double log_w, shift, factor; /* any other alpha: log of the largest weight in two parts, and that weight itself */
 } attn_entmax_cut;
 
-/* Alpha is above 1, and beyond 2 such that n^(alpha - 1) is far from overflow, of F64. Two rows of the same scores have the same cut, in whatever pieces they come. */
+/* Alpha is above 1, and beyond 2 such that n^(alpha - 1) is far from overflow, of F64. Two rows of the same
+ * scores have the same cut, in whatever pieces they come. */
 attn_entmax_cut attn_entmax_search(const attn_kernels *k, double alpha, const attn_scores_source *row);
 /* The weights of n dense scores; y may be z. */
 void attn_entmax_apply(const attn_entmax_kernels *k, const attn_entmax_cut *cut, int64_t n, const void *z, void *y);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* attn_linear_attention and its gradients: checks everything, and hands each head of keys to chunks of kernels or to the
- * reference. The gradients are the reference's: states are kept for each chunk's beginning, and recomputed within it. */
+ * reference, whose gradients keep the states of each chunk's beginning and recompute those within it. */
 #include "linear_attention.h"
 #include "arena.h"
 #include "operand.h"
@@ -126,8 +126,14 @@ static attn_status check_backward(const attn_linear_attention_args *a, const att
 /* The kernels, where all operands are of one type that has some. */
 static const attn_kernels *kernels_for(const attn_linear_plan *p) {
     const attn_linear_attention_args *a = p->a;
-    const attn_tensor *const operands[] = { &a->q, &a->k, &a->v, &a->out, &a->decay, &a->beta, &a->past_state, &a->state };
-    const attn_kernels *k = attn_operand_kernels(8, operands);
+    const attn_linear_attention_grads none = { 0 }, *g = p->g ? p->g : &none;
+    const attn_tensor absent = { 0 }, *out = p->g ? &absent : &a->out,
+                      *state = p->g ? &absent : &a->state; /* not read backward */
+    const attn_tensor *const operands[] = {
+        &a->q,    &a->k,      &a->v,  out,    state,  &a->decay,  &a->beta,  &a->past_state,
+        &g->dout, &g->dstate, &g->dq, &g->dk, &g->dv, &g->ddecay, &g->dbeta, &g->dpast_state
+    };
+    const attn_kernels *k = attn_operand_kernels(sizeof operands / sizeof *operands, operands);
     return k && k->matmul.block && !p->each ? k : NULL;
 }
 
@@ -174,7 +180,8 @@ static attn_need reference_need(const attn_linear_plan *p) {
 }
 
 static attn_need need_of(const attn_linear_plan *p, const attn_kernels *k) {
-    return k && !idle(p) ? attn_linear_chunks_need(p, k) : reference_need(p);
+    if (!k || idle(p)) return reference_need(p);
+    return p->g ? attn_linear_chunks_backward_need(p, k) : attn_linear_chunks_need(p, k);
 }
 
 /* Data is not looked at: whatever is not there stands for what is. */
@@ -206,7 +213,7 @@ size_t attn_linear_attention_backward_workspace(const attn_linear_attention_args
     attn_linear_attention_grads h = *g;
     attn_tensor *const tensors[] = { &h.dout, &h.dstate, &h.dq, &h.dk, &h.dv, &h.ddecay, &h.dbeta, &h.dpast_state };
     give_addresses(tensors, sizeof tensors / sizeof *tensors);
-    return check_backward(&b, &h, &p) == ATTN_OK ? attn_need_bytes(reference_need(&p), n_threads) : 0;
+    return check_backward(&b, &h, &p) == ATTN_OK ? attn_need_bytes(need_of(&p, kernels_for(&p)), n_threads) : 0;
 }
 
 /* ---- the reference ------------------------------------------------------------------------------------------------ */
@@ -320,9 +327,14 @@ attn_status attn_linear_attention_backward(const attn_linear_attention_args *a, 
     attn_linear_plan p;
     attn_session session;
     attn_status s = check_backward(a, g, &p);
-    if (s == ATTN_OK) s = attn_session_open(&session, exec, reference_need(&p));
     if (s != ATTN_OK) return s;
-    attn_session_run(&session, items_of(&p), backward_item, &p);
+    const attn_kernels *k = kernels_for(&p);
+    s = attn_session_open(&session, exec, need_of(&p, k));
+    if (s != ATTN_OK) return s;
+    if (k)
+        attn_linear_chunks_backward_run(&p, k, items_of(&p), &session);
+    else
+        attn_session_run(&session, items_of(&p), backward_item, &p);
     attn_session_close(&session);
     return ATTN_OK;
 }

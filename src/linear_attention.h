@@ -22,7 +22,9 @@ typedef struct attn_linear_plan {
 } attn_linear_plan;
 
 attn_need attn_linear_chunks_need(const attn_linear_plan *p, const attn_kernels *k);
+attn_need attn_linear_chunks_backward_need(const attn_linear_plan *p, const attn_kernels *k);
 /* An item is a head of keys of a batch index. */
 void attn_linear_chunks_run(const attn_linear_plan *p, const attn_kernels *k, int64_t n_items, attn_session *session);
+void attn_linear_chunks_backward_run(const attn_linear_plan *p, const attn_kernels *k, int64_t n_items, attn_session *session);
 
 #endif

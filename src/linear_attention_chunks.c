@@ -9,9 +9,8 @@
  *
  * Rows are multiplied up to the diagonal and no further: what a later token holds, NaN or infinity, does not meet an earlier
  * one. */
-#include "linear_attention.h"
+#include "linear_attention_chunks.h"
 
-#include "arena.h"
 #include "operand.h"
 #include "product.h"
 #include "walk.h"
@@ -19,33 +18,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Rows of a triangular product that share one product to the left of the diagonal's block. A decay below FORGOTTEN is one: its
- * exponential is 0 in either type, and sums of it stay exact enough. */
-enum { ROWS = 8, FORGOTTEN = -1000 };
+int64_t attn_chunk_tokens(const attn_linear_plan *p) { return p->length < LINEAR_CHUNK ? p->length : LINEAR_CHUNK; }
 
-typedef struct chunks_run {
-    const attn_linear_plan *p;
-    const attn_kernels *k;
-    int64_t size; /* of an element */
-} chunks_run;
-
-/* What a worker has for itself; n tokens of the chunk at hand. */
-typedef struct chunk_memory {
-    char *state;        /* [key_dim][value_dim] */
-    char *q, *keys;     /* [n][key_dim] */
-    char *w, *out;      /* [n][value_dim] */
-    char *cross, *read; /* A and P [n][LINEAR_CHUNK] */
-    char *panels;       /* the keys, as the right side of a product */
-    double *log, *beta; /* G [n]; [n] */
-    void *product;
-    int64_t n;
-} chunk_memory;
-
-static int64_t tokens_at_most(const attn_linear_plan *p) { return p->length < LINEAR_CHUNK ? p->length : LINEAR_CHUNK; }
-
-/* c [m, n] = a b, or c += a b; b's rows are dense, n apart. */
-static attn_matmul_block product_of(const chunks_run *r, int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
-                                    int64_t a_col, const void *b, void *c, bool accumulate) {
+attn_matmul_block attn_chunk_product(const attn_chunks *r, int64_t m, int64_t n, int64_t k, const void *a, int64_t a_row,
+                                     int64_t a_col, const void *b, void *c, bool accumulate) {
     const int64_t nr = r->k->matmul.nr;
     return (attn_matmul_block){ .m = m,
                                 .n = n,
@@ -62,29 +38,32 @@ static attn_matmul_block product_of(const chunks_run *r, int64_t m, int64_t n, i
                                 .accumulate = accumulate };
 }
 
-/* to [n][LINEAR_CHUNK] = rows keys^T */
-static attn_matmul_block scores_of(const chunks_run *r, int64_t n, const char *rows, const char *panels, char *to) {
-    const int64_t dk = r->p->key_dim, nr = r->k->matmul.nr;
-    return (attn_matmul_block){ .m = n,
+attn_matmul_block attn_chunk_scores(const attn_chunks *r, int64_t m, int64_t n, int64_t k, const char *rows, const char *panels,
+                                    char *c, int64_t c_row) {
+    const int64_t nr = r->k->matmul.nr;
+    return (attn_matmul_block){ .m = m,
                                 .n = n,
-                                .k = dk,
+                                .k = k,
                                 .a = rows,
-                                .a_row = dk,
+                                .a_row = k,
                                 .a_col = 1,
                                 .b = panels,
-                                .b_panel = dk * nr,
+                                .b_panel = k * nr,
                                 .b_row = nr,
-                                .c = to,
-                                .c_row = LINEAR_CHUNK,
+                                .c = c,
+                                .c_row = c_row,
                                 .c_col = 1 };
 }
 
-static size_t product_bytes(const chunks_run *r) {
-    const int64_t dk = r->p->key_dim, dv = r->p->value_dim, n = tokens_at_most(r->p);
-    const attn_matmul_block products[] = { product_of(r, n, dv, dk, NULL, dk, 1, NULL, NULL, true),
-                                           product_of(r, ROWS, dv, n, NULL, LINEAR_CHUNK, 1, NULL, NULL, true),
-                                           product_of(r, dk, dv, n, NULL, 1, dk, NULL, NULL, true),
-                                           scores_of(r, n, NULL, NULL, NULL) };
+static int64_t largest(int64_t x, int64_t y) { return x > y ? x : y; }
+
+/* Scratch grows with each extent. Backward multiplies whatever by whatever. */
+static size_t product_bytes(const attn_chunks *r) {
+    const int64_t dk = r->p->key_dim, dv = r->p->value_dim, n = attn_chunk_tokens(r->p);
+    const int64_t rows = largest(n, dk), any = largest(rows, dv), columns = r->p->g ? any : dv, terms = r->p->g ? any : rows;
+    const attn_matmul_block products[] = { attn_chunk_product(r, rows, columns, terms, NULL, terms, 1, NULL, NULL, true),
+                                           attn_chunk_product(r, rows, columns, terms, NULL, 1, rows, NULL, NULL, true),
+                                           attn_chunk_scores(r, rows, largest(n, columns), terms, NULL, NULL, NULL, 1) };
     size_t most = 0;
     for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
         size_t bytes = attn_multiply_scratch(r->k, products[i]);
@@ -93,10 +72,10 @@ static size_t product_bytes(const chunks_run *r) {
     return most;
 }
 
-static chunk_memory lay_out(const chunks_run *r, attn_arena *at) {
-    const int64_t dk = r->p->key_dim, dv = r->p->value_dim, n = tokens_at_most(r->p), nr = r->k->matmul.nr;
+attn_chunk attn_chunk_in(const attn_chunks *r, attn_arena *at) {
+    const int64_t dk = r->p->key_dim, dv = r->p->value_dim, n = attn_chunk_tokens(r->p), nr = r->k->matmul.nr;
     const size_t size = (size_t)r->size;
-    chunk_memory m = { .state = attn_take(at, dk, dv, size) };
+    attn_chunk m = { .state = attn_take(at, dk, dv, size) };
     m.q = attn_take(at, n, dk, size);
     m.keys = attn_take(at, n, dk, size);
     m.w = attn_take(at, n, dv, size);
@@ -110,22 +89,21 @@ static chunk_memory lay_out(const chunks_run *r, attn_arena *at) {
     return m;
 }
 
-static chunks_run run_of(const attn_linear_plan *p, const attn_kernels *k) {
-    return (chunks_run){ .p = p, .k = k, .size = (int64_t)attn_dtype_size(k->dtype) };
+attn_chunks attn_chunks_of(const attn_linear_plan *p, const attn_kernels *k) {
+    return (attn_chunks){ .p = p, .k = k, .size = (int64_t)attn_dtype_size(k->dtype) };
 }
 
 attn_need attn_linear_chunks_need(const attn_linear_plan *p, const attn_kernels *k) {
-    const chunks_run r = run_of(p, k);
+    const attn_chunks r = attn_chunks_of(p, k);
     attn_arena count = { 0 };
-    lay_out(&r, &count);
+    attn_chunk_in(&r, &count);
     return (attn_need){ .per_worker = count.used };
 }
 
 /* ---- in and out of dense memory ------------------------------------------------------------------------------- */
 
-/* Rows [begin, begin + n) of a tensor at (batch, head), to or from [n][columns]. */
-static void move_rows(const chunks_run *r, const attn_tensor *t, int64_t batch, int64_t head, int64_t begin, int64_t n,
-                      char *dense, bool in) {
+void attn_chunk_move(const attn_chunks *r, const attn_tensor *t, int64_t batch, int64_t head, int64_t begin, int64_t n,
+                     char *dense, bool in) {
     const int64_t columns = t->shape[3];
     for (int64_t i = 0; i < n; i++) {
         void *row = attn_at(t, batch * t->stride[0] + head * t->stride[1] + (begin + i) * t->stride[2]);
@@ -141,120 +119,129 @@ static double token_of(const attn_tensor *t, int64_t batch, int64_t head, int64_
     return ref_load(t->data, t->dtype, batch * t->stride[0] + head * t->stride[1] + i * t->stride[2]);
 }
 
-static void load_gates(const chunks_run *r, int64_t batch, int64_t head, int64_t begin, chunk_memory *m) {
+static void load_gates(const attn_chunks *r, int64_t batch, int64_t head, int64_t begin, attn_chunk *m) {
     double sum = 0;
     for (int64_t i = 0; i < m->n; i++) {
         double log = r->p->gated ? token_of(&r->p->a->decay, batch, head, begin + i) : 0;
-        sum += log < FORGOTTEN ? FORGOTTEN : log;
+        sum += log < CHUNK_FORGOTTEN ? CHUNK_FORGOTTEN : log;
         m->log[i] = sum;
         m->beta[i] = r->p->delta ? token_of(&r->p->a->beta, batch, head, begin + i) : 1;
     }
 }
 
-static void times(const chunks_run *r, int64_t n, double factor, char *row) { r->k->softmax.multiply(n, row, factor, row); }
+void attn_chunk_times(const attn_chunks *r, int64_t n, double factor, char *row) { r->k->softmax.multiply(n, row, factor, row); }
+
+void attn_chunk_pack(const attn_chunks *r, int64_t rows, int64_t columns, const char *from, char *panels) {
+    const int64_t nr = r->k->matmul.nr;
+    for (int64_t j = 0; j < rows; j += nr)
+        r->k->matmul.pack(columns, rows - j < nr ? rows - j : nr, from + j * columns * r->size, 1, columns,
+                          panels + j * columns * r->size);
+}
 
 /* ---- a chunk -------------------------------------------------------------------------------------------------------- */
 
-/* to [n][value_dim] += the triangle of a [n][LINEAR_CHUNK] times w, with `diagonal` or without. to may be w where it is without:
- * a row is done before one reads it. */
-static void add_triangle(const chunks_run *r, const chunk_memory *m, const char *a, bool diagonal, const char *w, char *to) {
-    const int64_t dv = r->p->value_dim, row = dv * r->size;
-    for (int64_t begin = 0; begin < m->n; begin += ROWS) {
-        const int64_t end = m->n - begin < ROWS ? m->n : begin + ROWS;
+void attn_chunk_add_triangle(const attn_chunks *r, const attn_chunk *m, const char *a, bool diagonal, int64_t columns,
+                             const char *x, char *to) {
+    const int64_t row = columns * r->size;
+    for (int64_t begin = 0; begin < m->n; begin += CHUNK_ROWS) {
+        const int64_t end = m->n - begin < CHUNK_ROWS ? m->n : begin + CHUNK_ROWS;
         if (begin > 0)
             attn_multiply(r->k,
-                          product_of(r, end - begin, dv, begin, a + begin * LINEAR_CHUNK * r->size, LINEAR_CHUNK, 1, w,
-                                     to + begin * row, true),
+                          attn_chunk_product(r, end - begin, columns, begin, a + begin * LINEAR_CHUNK * r->size, LINEAR_CHUNK, 1,
+                                             x, to + begin * row, true),
                           m->product);
         for (int64_t i = begin; i < end; i++) {
             const int64_t terms = i - begin + diagonal;
             const char *from = a + (i * LINEAR_CHUNK + begin) * r->size;
             if (terms > 0)
-                attn_multiply(r->k, product_of(r, 1, dv, terms, from, LINEAR_CHUNK, 1, w + begin * row, to + i * row, true),
-                              m->product);
+                attn_multiply(
+                    r->k, attn_chunk_product(r, 1, columns, terms, from, LINEAR_CHUNK, 1, x + begin * row, to + i * row, true),
+                    m->product);
         }
     }
 }
 
-/* Rows of scores, up to the diagonal: times D, and where `beta` is not NULL times -beta_i. */
-static void weigh(const chunks_run *r, const chunk_memory *m, const double *beta, char *scores) {
+/* Rows of scores, up to the diagonal: attn_chunk_times D, and where `beta` is not NULL attn_chunk_times -beta_i. */
+void attn_chunk_weigh(const attn_chunks *r, const attn_chunk *m, const double *beta, char *scores) {
     for (int64_t i = 0; i < m->n; i++) {
         char *row = scores + i * LINEAR_CHUNK * r->size;
         if (r->p->gated) r->k->vector.decay(i + 1, m->log[i], m->log, row);
-        if (beta) times(r, i + 1, -beta[i], row);
+        if (beta) attn_chunk_times(r, i + 1, -beta[i], row);
     }
 }
 
 /* W in place of V: what is written with each key. */
-static void solve(const chunks_run *r, const chunk_memory *m) {
+static void solve(const attn_chunks *r, const attn_chunk *m) {
     const int64_t dk = r->p->key_dim, dv = r->p->value_dim;
-    attn_multiply(r->k, scores_of(r, m->n, m->keys, m->panels, m->cross), m->product);
-    weigh(r, m, m->beta, m->cross);
-    attn_multiply(r->k, product_of(r, m->n, dv, dk, m->keys, dk, 1, m->state, m->out, false), m->product);
+    attn_multiply(r->k, attn_chunk_scores(r, m->n, m->n, dk, m->keys, m->panels, m->cross, LINEAR_CHUNK), m->product);
+    attn_chunk_weigh(r, m, m->beta, m->cross);
+    attn_multiply(r->k, attn_chunk_product(r, m->n, dv, dk, m->keys, dk, 1, m->state, m->out, false), m->product);
     for (int64_t i = 0; i < m->n; i++) {
         char *w = m->w + i * dv * r->size;
-        times(r, dv, m->beta[i], w);
+        attn_chunk_times(r, dv, m->beta[i], w);
         r->k->vector.add(dv, -m->beta[i] * exp(m->log[i]), m->out + i * dv * r->size, w);
     }
-    add_triangle(r, m, m->cross, false, m->w, m->w);
+    attn_chunk_add_triangle(r, m, m->cross, false, dv, m->w, m->w);
 }
 
 /* out = scale (diag(exp G) Q S + P W) for the queries in m->q. */
-static void read_out(const chunks_run *r, const chunk_memory *m) {
+static void read_out(const attn_chunks *r, const attn_chunk *m) {
     const int64_t dk = r->p->key_dim, dv = r->p->value_dim;
-    times(r, m->n * dk, r->p->scale, m->q);
-    attn_multiply(r->k, product_of(r, m->n, dv, dk, m->q, dk, 1, m->state, m->out, false), m->product);
+    attn_chunk_times(r, m->n * dk, r->p->scale, m->q);
+    attn_multiply(r->k, attn_chunk_product(r, m->n, dv, dk, m->q, dk, 1, m->state, m->out, false), m->product);
     if (r->p->gated)
-        for (int64_t i = 0; i < m->n; i++) times(r, dv, exp(m->log[i]), m->out + i * dv * r->size);
-    attn_multiply(r->k, scores_of(r, m->n, m->q, m->panels, m->read), m->product);
-    weigh(r, m, NULL, m->read);
-    add_triangle(r, m, m->read, true, m->w, m->out);
+        for (int64_t i = 0; i < m->n; i++) attn_chunk_times(r, dv, exp(m->log[i]), m->out + i * dv * r->size);
+    attn_multiply(r->k, attn_chunk_scores(r, m->n, m->n, dk, m->q, m->panels, m->read, LINEAR_CHUNK), m->product);
+    attn_chunk_weigh(r, m, NULL, m->read);
+    attn_chunk_add_triangle(r, m, m->read, true, dv, m->w, m->out);
 }
 
-static void advance(const chunks_run *r, const chunk_memory *m) {
+void attn_chunk_advance(const attn_chunks *r, const attn_chunk *m) {
     const int64_t dk = r->p->key_dim, dv = r->p->value_dim;
     const double last = m->log[m->n - 1];
     if (r->p->gated) {
-        for (int64_t i = 0; i < dk; i++) times(r, dv, exp(last), m->state + i * dv * r->size);
-        for (int64_t j = 0; j < m->n; j++) times(r, dk, exp(last - m->log[j]), m->keys + j * dk * r->size);
+        for (int64_t i = 0; i < dk; i++) attn_chunk_times(r, dv, exp(last), m->state + i * dv * r->size);
+        for (int64_t j = 0; j < m->n; j++) attn_chunk_times(r, dk, exp(last - m->log[j]), m->keys + j * dk * r->size);
     }
-    attn_multiply(r->k, product_of(r, dk, dv, m->n, m->keys, 1, dk, m->w, m->state, true), m->product);
+    attn_multiply(r->k, attn_chunk_product(r, dk, dv, m->n, m->keys, 1, dk, m->w, m->state, true), m->product);
 }
 
-static void pack_keys(const chunks_run *r, const chunk_memory *m) {
-    const int64_t dk = r->p->key_dim, nr = r->k->matmul.nr;
-    for (int64_t j = 0; j < m->n; j += nr)
-        r->k->matmul.pack(dk, m->n - j < nr ? m->n - j : nr, m->keys + j * dk * r->size, 1, dk, m->panels + j * dk * r->size);
+void attn_chunk_load(const attn_chunks *r, int64_t batch, int64_t head, int64_t begin, attn_chunk *m) {
+    m->n = r->p->length - begin < LINEAR_CHUNK ? r->p->length - begin : LINEAR_CHUNK;
+    attn_chunk_move(r, &r->p->a->k, batch, head, begin, m->n, m->keys, true);
+    attn_chunk_move(r, &r->p->a->v, batch, head, begin, m->n, m->w, true);
+    load_gates(r, batch, head, begin, m);
+    attn_chunk_pack(r, m->n, r->p->key_dim, m->keys, m->panels);
+    if (r->p->delta) solve(r, m);
+}
+
+void attn_chunk_load_state(const attn_chunks *r, const attn_tensor *t, int64_t batch, int64_t head, char *state) {
+    const int64_t dk = r->p->key_dim, dv = r->p->value_dim;
+    if (dk * dv == 0) return;
+    memset(state, 0, (size_t)(dk * dv * r->size));
+    if (attn_present(t)) attn_chunk_move(r, t, batch, head, 0, dk, state, true);
 }
 
 static void head_item(void *context, int64_t item, void *scratch) {
-    const chunks_run *r = context;
+    const attn_chunks *r = context;
     const attn_linear_plan *p = r->p;
     const attn_linear_attention_args *a = p->a;
-    const int64_t batch = item / p->kv_heads, head = item % p->kv_heads, dk = p->key_dim, dv = p->value_dim;
-    chunk_memory m = lay_out(r, &(attn_arena){ .begin = scratch });
-    if (dk * dv > 0) {
-        memset(m.state, 0, (size_t)(dk * dv * r->size));
-        if (attn_present(&a->past_state)) move_rows(r, &a->past_state, batch, head, 0, dk, m.state, true);
-    }
+    const int64_t batch = item / p->kv_heads, head = item % p->kv_heads;
+    attn_chunk m = attn_chunk_in(r, &(attn_arena){ .begin = scratch });
+    attn_chunk_load_state(r, &a->past_state, batch, head, m.state);
     for (int64_t begin = 0; begin < p->length; begin += LINEAR_CHUNK) {
-        m.n = p->length - begin < LINEAR_CHUNK ? p->length - begin : LINEAR_CHUNK;
-        move_rows(r, &a->k, batch, head, begin, m.n, m.keys, true);
-        move_rows(r, &a->v, batch, head, begin, m.n, m.w, true);
-        load_gates(r, batch, head, begin, &m);
-        pack_keys(r, &m);
-        if (p->delta) solve(r, &m);
+        attn_chunk_load(r, batch, head, begin, &m);
         for (int64_t h = head * p->group; h < (head + 1) * p->group; h++) {
-            move_rows(r, &a->q, batch, h, begin, m.n, m.q, true);
+            attn_chunk_move(r, &a->q, batch, h, begin, m.n, m.q, true);
             read_out(r, &m);
-            move_rows(r, &a->out, batch, h, begin, m.n, m.out, false);
+            attn_chunk_move(r, &a->out, batch, h, begin, m.n, m.out, false);
         }
-        advance(r, &m);
+        attn_chunk_advance(r, &m);
     }
-    if (attn_present(&a->state)) move_rows(r, &a->state, batch, head, 0, dk, m.state, false);
+    if (attn_present(&a->state)) attn_chunk_move(r, &a->state, batch, head, 0, p->key_dim, m.state, false);
 }
 
 void attn_linear_chunks_run(const attn_linear_plan *p, const attn_kernels *k, int64_t n_items, attn_session *session) {
-    chunks_run r = run_of(p, k);
+    attn_chunks r = attn_chunks_of(p, k);
     attn_session_run(session, n_items, head_item, &r);
 }

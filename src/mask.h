@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which keys a query may see. Causal masks, windows and lengths leave every row one range of keys, found here in closed form;
- * a mask of blocks, a boolean mask and biases of -inf then hide some keys of that range. The reference and the blocked kernels both ask here. */
+ * a mask of blocks, a boolean mask and biases of -inf then hide some keys of that range. The reference and the blocked
+ * kernels both ask here. */
 #ifndef ATTN_MASK_H
 #define ATTN_MASK_H
 

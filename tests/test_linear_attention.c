@@ -225,7 +225,7 @@ static void gradients_are_rounded_once_and_each_may_be_left_out(void **unused) {
     (void)unused;
     uint64_t seed = 5;
     for (size_t d = 0; d < 4; d++) {
-        attn_linear_attention_args a = problem(dtypes[d], (extents){ 1, 2, 2, 67, 5, 3 }, ATTN_GATED_DELTA, d % 2, true, &seed),
+        attn_linear_attention_args a = problem(dtypes[d], (extents){ 1, 2, 2, 67, 5, 3 }, ATTN_GATED_DELTA, d < 3, true, &seed),
                                    b = a;
         attn_linear_attention_grads g = grads_of(&a, true, &seed), h = { 0 };
         assert_ok(attn_linear_attention_backward(&a, &g, NULL));
@@ -246,14 +246,111 @@ static void gradients_are_rounded_once_and_each_may_be_left_out(void **unused) {
     }
 }
 
-/* ---- states and edges --------------------------------------------------------------------------------------------- */
-
 static attn_tensor part_of(attn_tensor t, int axis, int64_t begin, int64_t end) {
     if (!t.rank) return t;
     t.data = attn_at(&t, begin * t.stride[axis]);
     t.shape[axis] = end - begin;
     return t;
 }
+
+/* The same call in double and by the recurrence, which a decay for each element of the key takes it to. */
+static attn_linear_attention_args by_the_recurrence(attn_linear_attention_args a) {
+    attn_tensor *const inputs[] = { &a.q, &a.k, &a.v, &a.decay, &a.beta, &a.past_state };
+    for (int i = 0; i < 6; i++)
+        if (inputs[i]->rank) *inputs[i] = dense_copy(*inputs[i], ATTN_F64);
+    if (!a.decay.rank) {
+        a.decay = tensor_of(ATTN_F64, 4, a.k.shape), fill(a.decay, 0);
+        a.rule = a.rule == ATTN_LINEAR ? ATTN_GATED : ATTN_GATED_DELTA;
+    }
+    a.decay.rank = 4;
+    a.decay.shape[3] = a.k.shape[3];
+    if (a.decay.stride[2] == 1) a.decay.stride[3] = 0;
+    return a;
+}
+
+/* The published bound, of the largest of its kind. */
+static void assert_normwise(const char *name, attn_tensor got, attn_tensor expected, double bound) {
+    double most = 0;
+    for (int64_t n = 0; n < attn_count(&got); n++) most = fmax(most, fabs(get(expected, n)));
+    for (int64_t n = 0; n < attn_count(&got); n++)
+        assert_within(name, n, get(got, n), get(expected, n), bound * most + smallest(got.dtype));
+}
+
+static void gradients_by_chunks_are_those_of_the_recurrence(void **unused) {
+    (void)unused;
+    uint64_t seed = 14;
+    for (int round = 0; round < 64; round++) {
+        const extents e = { 1 + round % 2,          between(&seed, 1, 2),  between(&seed, 1, 3),
+                            between(&seed, 1, 200), between(&seed, 1, 40), between(&seed, 1, 40) };
+        const int32_t dtype = round / 4 % 2 ? ATTN_F64 : ATTN_F32;
+        attn_linear_attention_args a = problem(dtype, e, round % 4, false, round / 8 % 2, &seed);
+        if (round % 3 == 0 && a.decay.rank) put(a.decay, between(&seed, 0, attn_count(&a.decay) - 1), -INFINITY);
+        if (round % 5 == 0 && a.beta.rank) put(a.beta, between(&seed, 0, attn_count(&a.beta) - 1), 0);
+        attn_linear_attention_args exact = by_the_recurrence(a);
+        attn_linear_attention_grads g = grads_of(&a, round / 16 % 2, &seed), h = grads_of(&exact, false, &seed);
+        h.dout = dense_copy(g.dout, ATTN_F64);
+        if (g.dstate.rank) h.dstate = dense_copy(g.dstate, ATTN_F64);
+        assert_ok(attn_linear_attention_backward(&a, &g, NULL));
+        assert_ok(attn_linear_attention_backward(&exact, &h, NULL));
+        const double terms = (double)(e.key_dim + e.value_dim + 64 + e.length / 64);
+        const double bound = rounding(dtype) * (terms + (dtype == ATTN_F64 ? sum_of_decays(&a) : 0));
+        assert_normwise("dq", g.dq, h.dq, bound);
+        assert_normwise("dk", g.dk, h.dk, bound);
+        assert_normwise("dv", g.dv, h.dv, bound);
+        assert_normwise("dpast_state", g.dpast_state, h.dpast_state, bound);
+        if (g.dbeta.rank) assert_normwise("dbeta", g.dbeta, h.dbeta, bound);
+        if (g.ddecay.rank) {
+            attn_tensor ddecay = tensor_of(ATTN_F64, 3, g.ddecay.shape);
+            for (int64_t n = 0; n < attn_count(&ddecay); n++) {
+                double sum = 0;
+                for (int64_t i = 0; i < e.key_dim; i++) sum += get(h.ddecay, n * e.key_dim + i);
+                put(ddecay, n, sum);
+            }
+            assert_normwise("ddecay", g.ddecay, ddecay, bound);
+        }
+        free_blocks(NULL);
+    }
+}
+
+/* A gradient asked for alone has the bits that it has beside all others. */
+static void each_gradient_by_chunks_may_be_left_out(void **unused) {
+    (void)unused;
+    uint64_t seed = 15;
+    attn_linear_attention_args a = problem(ATTN_F32, (extents){ 1, 2, 2, 131, 9, 7 }, ATTN_GATED_DELTA, false, true, &seed);
+    attn_linear_attention_grads g = grads_of(&a, true, &seed), h = { .dout = g.dout, .dstate = g.dstate };
+    assert_ok(attn_linear_attention_backward(&a, &g, NULL));
+    const attn_tensor *const all[] = { &g.dq, &g.dk, &g.dv, &g.ddecay, &g.dbeta, &g.dpast_state };
+    attn_tensor *const alone[] = { &h.dq, &h.dk, &h.dv, &h.ddecay, &h.dbeta, &h.dpast_state };
+    for (int i = 0; i < 6; i++) {
+        *alone[i] = tensor_of(ATTN_F32, all[i]->rank, all[i]->shape);
+        assert_ok(attn_linear_attention_backward(&a, &h, NULL));
+        assert_same(*alone[i], *all[i]);
+        *alone[i] = (attn_tensor){ 0 };
+    }
+}
+
+/* What is written after a token reads says nothing of it, and what was read before a token is written neither. */
+static void a_nan_shows_in_the_gradients_that_it_reaches_alone(void **unused) {
+    (void)unused;
+    uint64_t seed = 16;
+    for (int round = 0; round < 4; round++) {
+        attn_linear_attention_args a = problem(ATTN_F32, (extents){ 1, 1, 1, 75, 9, 7 }, round, false, true, &seed);
+        attn_linear_attention_grads g = grads_of(&a, false, &seed), h = g;
+        h.dq = tensor_of(ATTN_F32, 4, g.dq.shape), h.dk = tensor_of(ATTN_F32, 4, g.dk.shape),
+        h.dv = tensor_of(ATTN_F32, 4, g.dv.shape);
+        assert_ok(attn_linear_attention_backward(&a, &g, NULL));
+        put(g.dout, 30 * 7 + 2, NAN);
+        assert_ok(attn_linear_attention_backward(&a, &h, NULL));
+        assert_same(part_of(h.dk, 2, 31, 75), part_of(g.dk, 2, 31, 75));
+        assert_same(part_of(h.dv, 2, 31, 75), part_of(g.dv, 2, 31, 75));
+        assert_same(part_of(h.dq, 2, 0, 30), part_of(g.dq, 2, 0, 30));
+        assert_same(part_of(h.dq, 2, 31, 75), part_of(g.dq, 2, 31, 75));
+        assert_true(isnan(get(h.dv, 30 * 7 + 2)));
+        free_blocks(NULL);
+    }
+}
+
+/* ---- states and edges --------------------------------------------------------------------------------------------- */
 
 static attn_linear_attention_args tokens_of(attn_linear_attention_args a, int64_t begin, int64_t end) {
     attn_tensor *const all[] = { &a.q, &a.k, &a.v, &a.out, &a.decay, &a.beta };
@@ -436,7 +533,7 @@ static void memory_does_not_grow_with_the_length_but_for_states_on_the_way_back(
         backward[i] = attn_linear_attention_backward_workspace(&a, &g, 1);
     }
     assert_true(forward[0] > 0 && forward[0] == forward[1]);
-    assert_int_equal(backward[1] - backward[0], (65536 - 1024) / 64 * 64 * 64 * sizeof(double));
+    assert_int_equal(backward[1] - backward[0], (65536 - 1024) / 64 * 64 * 64 * sizeof(float));
 }
 
 static void bad_arguments_are_refused_before_anything_is_written(void **unused) {
@@ -496,6 +593,9 @@ int main(void) {
         cmocka_unit_test_teardown(long_sequences_stay_within_the_published_bound, free_blocks),
         cmocka_unit_test_teardown(sixteen_bit_operands_may_have_a_state_of_f32, free_blocks),
         cmocka_unit_test_teardown(gradients_are_those_of_central_differences, free_blocks),
+        cmocka_unit_test_teardown(gradients_by_chunks_are_those_of_the_recurrence, free_blocks),
+        cmocka_unit_test_teardown(each_gradient_by_chunks_may_be_left_out, free_blocks),
+        cmocka_unit_test_teardown(a_nan_shows_in_the_gradients_that_it_reaches_alone, free_blocks),
         cmocka_unit_test_teardown(gradients_are_rounded_once_and_each_may_be_left_out, free_blocks),
         cmocka_unit_test_teardown(a_state_carries_on_where_it_was_left_and_may_be_updated_in_place, free_blocks),
         cmocka_unit_test_teardown(a_token_does_not_see_later_ones_whatever_they_hold, free_blocks),

@@ -338,9 +338,9 @@ ATTN_API attn_status attn_linear_cross_entropy(const attn_linear_cross_entropy_a
  *   mix      out_i = sum_j p_ij v_j
  *   see      what the weights were
  * Query i stands at position i + offset, key j at position j. A key is masked for a row when mask or block_mask is false,
- * bias is -inf, or causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it does not leak. A
- * row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of the sink. NaN
- * and infinity of live keys show as IEEE arithmetic has it. */
+ * bias is -inf, or causal, window or a length hides it; it is then never multiplied into that row, so that NaN or infinity in it
+ * does not leak. A row that sees no key has out 0, lse -inf (the sink, where there is one), entropy 0 and no gradients but that of
+ * the sink. NaN and infinity of live keys show as IEEE arithmetic has it. */
 
 /* ATTN_CAUSAL: j <= i + offset, by default bottom-right: the last query stands on the last key. ATTN_CAUSAL_TOP_LEFT: j <= i, the
  * offset is 0, and giving one is ATTN_BAD_ARGUMENT. */

@@ -196,7 +196,7 @@ typedef struct attn_linear_attention_grads {
 /* Time grows with length, not with its square. The kernels go by chunks of 64 tokens, counted from the first; a decay for each
  * element of the key goes through the reference. */
 ATTN_API attn_status attn_linear_attention(const attn_linear_attention_args *a, const attn_exec *exec);
-/* Reads the inputs, not out and state. States are kept for every 64th token and recomputed between: the recurrence, in double. */
+/* Reads the inputs, not out and state. States are kept for every 64th token; the kernels go by chunks here too. */
 ATTN_API attn_status attn_linear_attention_backward(const attn_linear_attention_args *a, const attn_linear_attention_grads *g,
                                                     const attn_exec *exec);
 /* Bytes that a call needs with n_threads; reads shapes and dtypes, never data. 0 where the call would be refused. */
