@@ -107,6 +107,7 @@ static void read_options(bench_problem *p, bench_case *c, const attention_sizes 
     if (bench_problem_has(p, "softcap")) args->softcap = 30;
     if (bench_problem_has(p, "sinks")) args->sinks = bench_tensor(c, p->dtype, 1, &n->h);
     if (bench_problem_has(p, "alibi")) args->alibi = bench_tensor(c, ATTN_F32, 1, &n->h);
+    if (bench_problem_has(p, "mask")) args->mask = bench_mask(c, n->q, n->s);
     if (bench_problem_has(p, "bias")) args->bias = bench_tensor(c, p->dtype, 2, (const int64_t[]){ n->q, n->s });
     int64_t window = bench_problem_number(p, "window");
     if (window) args->flags |= ATTN_WINDOW, args->window[0] = window - 1;

@@ -70,6 +70,12 @@ attn_tensor bench_labels(bench_case *c, int64_t n, int64_t n_classes) {
     return t;
 }
 
+attn_tensor bench_mask(bench_case *c, int64_t rows, int64_t columns) {
+    attn_tensor t = bench_output(c, ATTN_BOOL, 2, (const int64_t[]){ rows, columns });
+    for (int64_t i = 0; t.data && i < rows * columns; i++) ((uint8_t *)t.data)[i] = i * 7919 % 8191 >= 1024;
+    return t;
+}
+
 static size_t find_kind(const bench_problem *p) {
     size_t i = 0;
     while (i < N_KINDS && strcmp(p->kind, kinds[i].name) != 0) i++;

@@ -49,6 +49,8 @@ void *bench_memory(bench_case *c, double bytes);
 attn_tensor bench_tensor(bench_case *c, int32_t dtype, int32_t rank, const int64_t *shape);
 /* The same, not filled in: what a call writes. */
 attn_tensor bench_output(bench_case *c, int32_t dtype, int32_t rank, const int64_t *shape);
+/* Seven of eight are true, here and there. */
+attn_tensor bench_mask(bench_case *c, int64_t rows, int64_t columns);
 /* Classes 0 .. n_classes - 1, as I64 [n]. */
 attn_tensor bench_labels(bench_case *c, int64_t n, int64_t n_classes);
 

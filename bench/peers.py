@@ -126,7 +126,7 @@ def measure(text, threads, seconds, tuned):
     for entry in running:
         del entry["call"]
         entry["best"], entry["median"] = min(entry["times"]), statistics.median(entry["times"])
-    return {"contestants": entries, "versions": peers_problems.versions()}
+    return {"contestants": entries, "versions": peers_problems.versions(), "isa": peers_problems.attn.info()["isa"]}
 
 
 # ---- all of them -----------------------------------------------------------------------------------------------------------------
@@ -141,6 +141,11 @@ def tuned_environment(folder):
         subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", library, source], check=True)
         environment["LD_PRELOAD"] = str(library)
     return environment
+
+
+def processor():
+    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def run_apart(options, text, extra):
@@ -195,15 +200,15 @@ def run_all(options):
         for text in options.problem or PROBLEMS:
             stock = run_apart(options, text, {})
             has_torch = best_of(stock["contestants"], "torch")
-            row = {"stock": stock["contestants"], "versions": stock["versions"], "tuned": None}
+            row = {"stock": stock["contestants"], "versions": stock["versions"], "isa": stock["isa"], "tuned": None}
             if has_torch:
                 row["tuned"] = run_apart(options, text, tuned)["contestants"]
             row["ratios"] = ratios(row)
             rows[text] = row
             print(line(text, row), flush=True)
-    if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "threads": options.threads}
-        options.json.write_text(json.dumps({"machine": machine, "problems": rows}, indent=1) + "\n")
+            if options.json:
+                machine = {"processor": processor(), "threads": options.threads}
+                options.json.write_text(json.dumps({"machine": machine, "problems": rows}, indent=1) + "\n")
 
 
 def main():

@@ -44,7 +44,7 @@ static void open_softmax(bench_problem *p, bench_case *c, int32_t rank, const in
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         if (bench_problem_has(p, ops[i].name)) r->softmax.op = ops[i].op;
     bool in_place = bench_problem_has(p, "in-place");
-    int32_t axis = bench_problem_has(p, "axis0") ? 0 : rank == 3 && bench_problem_has(p, "axis1") ? 1 : -1;
+    int32_t axis = bench_problem_has(p, "axis0") ? 0 : bench_problem_has(p, "axis1") ? 1 : -1;
     r->softmax.x = attn_axis_last(x, axis);
     r->softmax.y = attn_axis_last(y, axis);
     if (in_place) r->softmax.y = r->softmax.x;

@@ -31,6 +31,10 @@ static const char *const full[] = {
     "attention:b2h12q512s512d64,f32",
     "attention:b8h12q512s512d64,f32,padded",
     "attention:b1h2q4096s4096d64,f32,causal,window256",
+    "attention:b1h1q2048s2048d64,f32,mask",
+    "attention:b1h1q2048s2048d64,f32,bias",
+    "attention:b1h1q2048s2048d64,f32,alibi",
+    "attention:b1h1q2048s2048d64,f32,softcap",
     "attention:b1h32k8q1s8192d128,f32",
     "attention:b1h1q1024s1024d128,f64",
     "attention:b1h1q1024s1024d64,f64",
@@ -59,6 +63,7 @@ static const char *const full[] = {
     "softmax:r8192c1024,f32",
     "softmax:r4096c32768,f32",
     "softmax:r1c128256,f32",
+    "softmax:r65536c128,bf16",
     "softmax:r65536c128,f32,in-place",
     "softmax:r4096c4096,f32,axis0",
     "softmax:b64r1024c256,f32,axis1",
@@ -230,7 +235,7 @@ const command command_bench = {
         "                                  batch, heads, key heads, queries, keys, size of a head, (v) of a\n"
         "                                  value; causal, windowN (N keys with the query's own), padded;\n"
         "                                  backward, train (forward and backward); see (lse, entropy,\n"
-        "                                  received); sinks, bias, alibi, softcap, dropout, cosine; sigmoid,\n"
+        "                                  received); sinks, mask, bias, alibi, softcap, dropout, cosine; sigmoid,\n"
         "                                  normalized-sum, relu2, sparsemax, entmax15, entmax, hardmax\n"
         "  additive:b4q128s512d256,f32     the same with the additive score\n"
         "  cross-entropy:n4096c32768,f32   rows, classes\n"

@@ -252,6 +252,35 @@ static uint64_t rows_that_see(const attn_head *head, const attn_query_block *x, 
     return low_bits(end) & ~low_bits(first);
 }
 
+/* Eight bytes of a mask as bits that are set where a byte is 0. */
+static uint64_t hidden_bytes(const uint8_t *mask) {
+    const uint64_t low7 = 0x7f7f7f7f7f7f7f7f;
+    uint64_t bytes;
+    memcpy(&bytes, mask, sizeof bytes);
+    return ~(((bytes & low7) + low7) | bytes | low7) >> 7;
+}
+
+/* Of up to eight rows and eight keys: a byte for each key, a bit for each row. */
+static inline uint64_t hidden_block(const uint8_t *mask, int64_t row, int64_t rows) {
+    uint64_t hidden = 0;
+    for (int64_t r = 0; r < rows; r++) hidden |= hidden_bytes(mask + r * row) << r;
+    return hidden;
+}
+
+/* read_mask of rows that are dense. */
+static void read_dense_mask(const uint8_t *mask, int64_t row, int64_t n_rows, int64_t n_keys, uint64_t *live) {
+    const int64_t whole = n_keys / 8 * 8;
+    for (int64_t i = 0; i < n_rows; i += 8, mask += 8 * row) {
+        const int64_t rows = n_rows - i < 8 ? n_rows - i : 8;
+        for (int64_t j = 0; j < whole; j += 8) {
+            uint64_t hidden = rows == 8 ? hidden_block(mask + j, row, 8) : hidden_block(mask + j, row, rows);
+            for (int k = 0; k < 8; k++) live[j + k] &= ~((hidden >> 8 * k & 0xff) << i);
+        }
+        for (int64_t j = whole; j < n_keys; j++)
+            for (int64_t r = 0; r < rows; r++) live[j] &= ~((uint64_t)(mask[r * row + j] == 0) << (i + r));
+    }
+}
+
 static attn_tile_kind kind_of(const attn_head *head, int64_t n_keys) {
     uint64_t some = 0, all = ~(uint64_t)0, lanes = low_bits(head->kernels->q_block);
     for (int64_t j = 0; j < n_keys; j++) {
@@ -282,11 +311,14 @@ attn_tile_kind attn_tile_live(const attn_head *head, const attn_query_block *x, 
     attn_tile_kind blocks = kind_of_blocks(&head->blocks, x->i0, x->i0 + x->n_rows, j0, j1);
     if (blocks == ATTN_TILE_EMPTY) return ATTN_TILE_EMPTY;
     if (inside && blocks == ATTN_TILE_FULL && !mask->rank && !head->p->bias.rank) return ATTN_TILE_FULL;
-    for (int64_t j = 0; j < n_keys; j++) head->m.live[j] = rows_that_see(head, x, j0 + j);
+    for (int64_t j = 0; j < n_keys; j++) head->m.live[j] = inside ? ~(uint64_t)0 : rows_that_see(head, x, j0 + j);
     if (blocks == ATTN_TILE_PARTLY) hide_dead_blocks(head, x, j0, j1);
     if (mask->rank) {
         int64_t at = head->b * mask->stride[0] + head->h * mask->stride[1] + x->i0 * mask->stride[2] + j0 * mask->stride[3];
-        head->kernels->read_mask(attn_at(mask, at), mask->stride[2], mask->stride[3], x->n_rows, n_keys, head->m.live);
+        if (mask->stride[2] != 0 && mask->stride[3] == 1)
+            read_dense_mask(attn_at(mask, at), mask->stride[2], x->n_rows, n_keys, head->m.live);
+        else
+            head->kernels->read_mask(attn_at(mask, at), mask->stride[2], mask->stride[3], x->n_rows, n_keys, head->m.live);
     }
     return kind_of(head, n_keys);
 }

@@ -7,7 +7,7 @@
 enum { STREAM_BYTES = 16 << 20 };
 /* What one worker brings near at a time: it is to stay in the second cache. Columns that long rows leave less room for come by the line
  * of memory, up to COLUMNS_LIMIT. */
-enum { ROOM_BYTES = 256 << 10, NEAR_BYTES = 1024 << 10, COLUMNS_LIMIT = 4 << 20, LINE_BYTES = 64 };
+enum { ROOM_BYTES = 256 << 10, NEAR_BYTES = 1 << 20, COLUMNS_LIMIT = 4 << 20, LINE_BYTES = 64 };
 
 /* Whether y goes past the caches. Its rows, or the lines of its columns, have to begin at multiples of `alignment`. */
 static bool worth_streaming(const attn_rows *rows, bool columns, int64_t alignment) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sweep [STEP]: the functions of src/kernels/vmath.h at every float there is (or every STEP-th), on every instruction set of this
- * machine, against libm's in double. Prints the largest error of each, in units of the last place of a float, as Markdown.
+/* sweep [STEP [FUNCTION]]: the functions of src/kernels/vmath.h at every float there is (or every STEP-th), on every instruction set of
+ * this machine, against libm's in double. Prints the largest error of each, in units of the last place of a float, as Markdown.
  * docs/ACCURACY.md has its figures; tests/test_math.c holds the bounds on a part of the floats and in f64. */
 #include <math.h>
 #include <stdint.h>
@@ -46,20 +46,26 @@ static void apply(const attn_kernels *k, const swept *f, const float *x, float *
     function(x, y, n);
 }
 
-/* The distance of floats around y, which rounds to no larger power of two. */
+/* The distance of floats around y, from its exponent alone: this is done some fifty thousand million times. */
 static double unit_of(double y) {
-    int exponent;
-    frexp(y, &exponent);
-    return ldexp(1, exponent - 24 > -149 ? exponent - 24 : -149);
+    uint64_t bits;
+    memcpy(&bits, &y, sizeof bits);
+    uint64_t exponent = bits >> 52 & 0x7ff, least = 1023 - 126; /* that of the smallest normal float */
+    bits = ((exponent > least ? exponent : least) - 23) << 52;
+    memcpy(&y, &bits, sizeof y);
+    return y;
 }
 
 /* In units; what is not a number or infinite has to be so exactly. */
 static double error_of(double exact, float y) {
-    float rounded = (float)exact;
-    if (isnan(exact)) return isnan(y) ? 0 : INFINITY;
-    if (isinf(rounded) || isinf(y)) return rounded == y ? 0 : fabs(exact) < 0x1.fffffp127 || isfinite(rounded) ? INFINITY : 1;
-    return fabs((double)y - exact) / unit_of(exact);
+    if (isfinite(y) && fabs(exact) <= 0x1.fffffep127) return fabs((double)y - exact) / unit_of(exact);
+    if (isnan(exact) || isnan(y)) return isnan(exact) && isnan(y) ? 0 : INFINITY;
+    if (isinf(exact)) return (double)y == exact ? 0 : INFINITY;
+    const double end = 0x1p128; /* where floats would go on */
+    return fabs(fmin(fmax((double)y, -end), end) - fmin(fmax(exact, -end), end)) / 0x1p104;
 }
+
+static bool wanted(const swept *f, int count, char **words) { return count < 3 || strcmp(words[2], f->name) == 0; }
 
 int main(int count, char **words) {
     const uint64_t step = count > 1 ? strtoull(words[1], NULL, 10) : 1;
@@ -69,11 +75,11 @@ int main(int count, char **words) {
     static float x[BATCH], y[BATCH];
     static double exact[BATCH];
     int n_tables = 0;
-    if (step == 0) return fputs("usage: sweep [STEP]\n", stderr), 2;
+    if (step == 0) return fputs("usage: sweep [STEP [FUNCTION]]\n", stderr), 2;
     for (int32_t i = 0; attn_kernels_at(i) && n_tables < MOST_TABLES; i++)
         if (attn_kernels_at(i)->dtype == ATTN_F32) tables[n_tables++] = attn_kernels_at(i);
     for (int f = 0; f < n_functions; f++)
-        for (uint64_t bits = 0; bits <= UINT32_MAX; bits += BATCH * step) {
+        for (uint64_t bits = 0; bits <= UINT32_MAX && wanted(&functions[f], count, words); bits += BATCH * step) {
             int n = 0;
             for (uint64_t b = bits; n < BATCH && b <= UINT32_MAX; b += step, n++) {
                 uint32_t word = (uint32_t)b;
@@ -94,6 +100,7 @@ int main(int count, char **words) {
     printf("\n|---|");
     for (int t = 0; t < n_tables; t++) printf("---|---|");
     for (int f = 0; f < n_functions; f++) {
+        if (!wanted(&functions[f], count, words)) continue;
         printf("\n| %s |", functions[f].name);
         for (int t = 0; t < n_tables; t++) printf(" %.3f | %.9g |", results[f][t].error, (double)results[f][t].at);
     }

@@ -146,9 +146,11 @@ V void v_exp_normal(int count, vf *x) {
     for (int i = 0; i < count; i++) x[i] = v_clear(v_lt(x[i], v_set(EXP_NORMAL)), p[i]);
 }
 
-/* e^x - 1 for x <= 0, accurate near 0. */
+/* e^x - 1 for x from -40 to 0, accurate near 0; n as in v_exp_normal. */
 V vf v_expm1_negative(vf x) {
-    vf n, p = v_exp_parts(v_max(v_set(EXP_LOWEST), x), &n), power = v_scale2(v_set(1), n);
+    vf t = v_fma(x, v_set(INV_LN2), v_set(ROUND_SHIFT)), n = v_sub(t, v_set(ROUND_SHIFT)), power = v_two_to(t);
+    vf r = v_fnma(n, v_set(LN2_LOW), v_fnma(n, v_set(LN2_HIGH), x));
+    vf p = v_fma(v_mul(r, r), v_poly(r, exp_poly, EXP_DEGREE), r);
     return v_fma(power, p, v_sub(power, v_set(1)));
 }
 

@@ -68,8 +68,8 @@ class BenchTest(ProgramTest):
                 self.assertAlmostEqual(self.operations(problem) / count, 1, places=5)
 
     def test_every_word_runs(self):
-        rows = "axis0 in-place backward log softmin sparsemax entmax15 entmax gumbel".split()
-        attention = ("sinks bias alibi softcap dropout cosine see sigmoid normalized-sum relu2 sparsemax entmax15 entmax hardmax "
+        rows = "axis0 axis1 in-place backward log softmin sparsemax entmax15 entmax gumbel".split()
+        attention = ("sinks mask bias alibi softcap dropout cosine see sigmoid normalized-sum relu2 sparsemax entmax15 entmax hardmax "
                      "window3 train").split()
         problems = ([f"softmax:r8c16,f32,{word}" for word in rows] + [f"attention:b1h2q8s8d4,f32,{word}" for word in attention]
                     + [f"gemm:m8n8k8,f32,{word}" for word in "prepacked weight gradient gelu".split()]
