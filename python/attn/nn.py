@@ -73,6 +73,7 @@ class MultiheadAttention(nn.Module):
             raise NotImplementedError("kdim and vdim that differ are not built")
         bias = module.in_proj_bias is not None
         made = cls(module.embed_dim, module.num_heads, kv_dim=module.kdim, bias=bias, dropout=module.dropout)
+        made.to(module.out_proj.weight.dtype).train(module.training)
         if module.in_proj_weight is not None:
             weights = module.in_proj_weight.chunk(3)
         else:
@@ -85,7 +86,7 @@ class MultiheadAttention(nn.Module):
                 for layer, values in zip((made.query, made.key, made.value), module.in_proj_bias.chunk(3), strict=True):
                     layer.bias.copy_(values)
                 made.out.bias.copy_(module.out_proj.bias)
-        return made.to(module.out_proj.weight.dtype).train(module.training)
+        return made
 
     def _split(self, rows: Tensor, heads: int) -> Tensor:
         """[batch, length, heads * head_dim] as [batch, heads, length, head_dim], in place."""

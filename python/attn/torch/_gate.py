@@ -14,10 +14,18 @@ from ._call import bare, inspected, is_recorded, is_traced, one_by_one, share_th
 
 
 def _formula(x: Tensor, g: Tensor, kind: str) -> Tensor:
-    """In torch's operations, for compilers, which fuse it with what is around, and for derivatives of derivatives."""
+    """In torch's operations, for compilers, which fuse it with what is around."""
     if kind == "sigmoid":
         return x * torch.sigmoid(g)
     return x + g * x if kind == "additive" else x * g
+
+
+def _slopes(x: Tensor, g: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The derivatives by x and by g, in torch's operations, for derivatives of derivatives."""
+    if kind == "sigmoid":
+        open_ = torch.sigmoid(g)
+        return open_, x * open_ * (1 - open_)
+    return 1 + g if kind == "additive" else g, x
 
 
 class _Gate(torch.autograd.Function):
@@ -41,10 +49,8 @@ class _Gate(torch.autograd.Function):
         if not is_recorded(dy, x, g):
             share_threads()
             return *attn.gate_backward(dy, bare(x), bare(g), ctx.kind), None
-        if ctx.kind == "sigmoid":
-            open_ = torch.sigmoid(g)
-            return dy * open_, dy * x * open_ * (1 - open_), None
-        return dy * (1 + g if ctx.kind == "additive" else g), dy * x, None
+        to_x, to_g = _slopes(x, g, ctx.kind)
+        return dy * to_x, dy * to_g, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -54,8 +60,8 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dg: Tensor | None, dkind: None) -> Any:
         x, g = ctx.saved_tensors
-        dx, dg = (torch.zeros_like(x) if d is None else d for d in (dx, dg))
-        return torch.func.jvp(lambda x, g: _formula(x, g, ctx.kind), (x, g), (dx, dg))[1]
+        to_x, to_g = _slopes(x, g, ctx.kind)
+        return sum(d * slope for d, slope in ((dx, to_x), (dg, to_g)) if d is not None)
 
 
 def gate(x: Tensor, g: Tensor, kind: Literal["sigmoid", "additive", "multiplicative"] = "sigmoid") -> Tensor:
