@@ -36,7 +36,7 @@ static const function functions[] = {
     { "exp2", exp2l, offsetof(attn_math_kernels, exp2), 1.2, -152, 129, -1077, 1025 },
     { "log", logl, offsetof(attn_math_kernels, log), 0.9, 0, HUGE_VAL, 0, HUGE_VAL },
     { "tanh", tanhl, offsetof(attn_math_kernels, tanh), 2.6, -12, 12, -22, 22 },
-    { "sigmoid", exact_sigmoid, offsetof(attn_math_kernels, sigmoid), 2.4, -105, 105, -748, 748 },
+    { "sigmoid", exact_sigmoid, offsetof(attn_math_kernels, sigmoid), 2.5, -105, 105, -748, 748 },
     { "erf", erfl, offsetof(attn_math_kernels, erf), 1.5, -5, 5, -7, 7 },
 };
 enum { N_FUNCTIONS = sizeof functions / sizeof functions[0] };

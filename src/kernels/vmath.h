@@ -4,7 +4,7 @@
  * of the function named beside them; their own error is below a tenth of a unit in the last place.
  *
  * Largest error in units of the last place, both element types, every instruction set; tests/test_math.c holds it:
- *     exp 1.1   exp2 1.2   log 0.9   tanh 2.6   sigmoid 2.4   erf 1.5 */
+ *     exp 1.1   exp2 1.2   log 0.9   tanh 2.6   sigmoid 2.5   erf 1.5 */
 #ifndef ATTN_VMATH_H
 #define ATTN_VMATH_H
 
