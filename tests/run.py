@@ -82,10 +82,10 @@ def run_program(program, level=None):
     return passed, failed, skipped, said
 
 
-def run_programs(runs, count):
-    """Runs (program, level) pairs, as many side by side as there are cores, and prints in their order."""
+def run_all(function, runs, count):
+    """Calls a function for each of the runs, as many side by side as there are cores, and prints in their order."""
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for passed, failed, skipped, said in pool.map(lambda run: run_program(*run), runs):
+        for passed, failed, skipped, said in pool.map(lambda run: function(*run), runs):
             print(said, flush=True)
             count.passed += passed
             count.failed += failed
@@ -102,31 +102,37 @@ class Result(unittest.TextTestResult):
         self.passes += 1
 
 
-def run_modules(folder, build, words, count):
-    os.environ["ATTN"] = str((build / "attn").resolve())
-    os.environ["ATTN_BUILD"] = str(build.resolve())
-    for path in (str(folder), str(build / "python")):
-        if path not in sys.path:
-            sys.path.insert(0, path)
-    for module in sorted(folder.glob("test_*.py")):
-        if not wanted(module.stem, words):
-            continue
-        start = time.monotonic()
-        sys.modules.pop(module.stem, None)  # another folder's module may have had this name
-        loader = unittest.TestLoader()
-        suite = loader.loadTestsFromName(module.stem)
-        if any("No module named 'numpy'" in error for error in loader.errors):
-            skipped = len(re.findall(r"^    def test_", module.read_text(), re.M))
-            print(f"{folder.name + '/' + module.name:48} {skipped:5} skipped: NumPy is not there", flush=True)
-            count.skipped += skipped
-            continue
-        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
-        failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-        print(f"{folder.name + '/' + module.name:48} {result.passes:5} passed {failed:3} failed "
-              f"{time.monotonic() - start:7.1f} s", flush=True)
-        count.passed += result.passes
-        count.failed += failed
-        count.skipped += len(result.skipped)
+def count_module(path):
+    """In a process of its own: runs a module's tests; the last line is "passed failed skipped"."""
+    sys.path[:0] = [str(path.parent), str(pathlib.Path(os.environ["ATTN_BUILD"]) / "python")]
+    loader = unittest.TestLoader()
+    suite = loader.loadTestsFromName(path.stem)
+    if any("No module named 'numpy'" in error for error in loader.errors):
+        print(0, 0, len(re.findall(r"^    def test_", path.read_text(), re.M)))
+        return
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    print(f"\n{result.passes} {failed} {len(result.skipped)}")
+
+
+def run_module(path, build):
+    """Runs the tests of one module; returns (passed, failed, skipped, what to print)."""
+    environment = {**os.environ, "ATTN": str(build / "attn"), "ATTN_BUILD": str(build)}
+    start = time.monotonic()
+    try:
+        done = subprocess.run([sys.executable, __file__, build, "--module", path], env=environment, text=True, errors="replace",
+                              timeout=LIMIT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        output, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as error:
+        output, code = (error.stdout or b"").decode(errors="replace"), "time-out"
+    last = re.search(r"^(\d+) (\d+) (\d+)\n\Z", output, re.M)
+    passed, failed, skipped = map(int, last.groups()) if last else (0, 1, 0)
+    said = ""
+    if failed or code != 0:
+        failed = max(failed, 1)
+        said = f"{output}{path.name}: exit {code}\n"
+    said += f"{path.parent.name + '/' + path.name:48} {passed:5} passed {failed:3} failed {time.monotonic() - start:7.1f} s"
+    return passed, failed, skipped, said
 
 
 def main():
@@ -134,17 +140,21 @@ def main():
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("-k", metavar="WORD,...", default="")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--module", type=pathlib.Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.module:
+        return count_module(options.module)
     build = options.build.resolve()
     words = options.k.split(",")
     count = Count()
     programs = sorted(p for p in (build / "tests").glob("test_*") if p.is_file() and os.access(p, os.X_OK))
     below = [] if options.quick else levels(build)
     programs = [program for program in programs if wanted(program.name, words)]
-    run_programs([(program, level) for program in programs
-                  for level in (None, *(below if LEVELLED.match(program.name) else ()))], count)
-    for folder in ("cli",) if options.quick else ("build", "cli", "python", "oracle", "frameworks"):
-        run_modules(HERE / folder, build, words, count)
+    run_all(run_program, [(program, level) for program in programs
+                          for level in (None, *(below if LEVELLED.match(program.name) else ()))], count)
+    folders = ("cli",) if options.quick else ("build", "cli", "python", "oracle", "frameworks")
+    modules = [path for folder in folders for path in sorted((HERE / folder).glob("test_*.py"))]
+    run_all(run_module, [(path, build) for path in modules if wanted(path.stem, words)], count)
     if count.skipped:
         print(f"{count.skipped} skipped")
     print(f"{count.passed} passed, {count.failed} failed")

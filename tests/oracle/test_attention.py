@@ -15,11 +15,6 @@ except ImportError:
     torch = None
 
 
-def tearDownModule():
-    if torch:
-        torch.set_default_dtype(torch.float32)  # the problems are made in float64
-
-
 @unittest.skipIf(torch is None, "torch is not importable")
 @unittest.skipUnless(PROGRAM.exists(), "test_attention_oracle is not built")
 class Attention(unittest.TestCase):
